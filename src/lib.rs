@@ -1,0 +1,45 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod challenge;
+mod classify;
+mod clock;
+mod error;
+mod event;
+mod future;
+mod inject;
+mod layer;
+mod lifetime;
+mod origin;
+mod presentation;
+mod provider;
+mod replay;
+mod service;
+mod stripe;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+mod token;
+mod tokens;
+
+pub use challenge::Challenge;
+pub use classify::{Classify, ClassifyFn, StatusIn, Unauthorized, Verdict, classify_fn};
+pub use clock::Clock;
+pub use error::{BoxError, Class, Error, Faults, FetchError};
+#[cfg(feature = "tracing")]
+pub use event::Traced;
+pub use event::{Event, HandedBack, Observe, WithoutToken};
+pub use future::ResponseFuture;
+pub use inject::{Authorization, Cookie, Header, Inject, InjectFn, Query, ReadyHeader, ReadyQuery, inject_fn};
+pub use layer::TokenLayer;
+pub use lifetime::{Freshness, RefreshPolicy};
+pub use origin::{NoToken, Origins};
+#[cfg(feature = "client")]
+pub use provider::client;
+#[cfg(feature = "oauth2")]
+pub use provider::{TokenClient, oauth2};
+pub use provider::{Cause, FetchContext, Fixed, IfLost, ProviderFn, TokenProvider, provider_fn};
+pub use replay::{Auto, CloneBody, Kept, Methods, Never, Replay};
+pub use service::TokenService;
+pub use token::{Generation, Secret, Token, Warning, Wipe};
+pub use tokens::{Get, State, Status, Tokens, TokensBuilder};

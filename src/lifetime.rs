@@ -1,0 +1,264 @@
+//! When a token is renewed: [`RefreshPolicy`] says it, [`Freshness`] is what follows for one token.
+//!
+//! Two windows stand at the end of a life (RFC 9111 §4.2 and RFC 5861 give the words). In the
+//! *advisory* window the token is [stale](Freshness::Stale): it still goes out while one fetch
+//! runs. In the *mandatory* window it counts as [expired](Freshness::Expired): all wait.
+
+use std::time::Duration;
+
+use crate::clock::Wall;
+use crate::error::Faults;
+
+/// How far a token is into its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Freshness {
+    /// Goes out.
+    Fresh,
+    /// Goes out, while a newer one is fetched in the background.
+    Stale,
+    /// Does not go out: so near its death that it might die on the way, or dead.
+    Expired,
+}
+
+/// When to renew, how long to wait, how hard to try. Every default can be set.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_token::RefreshPolicy;
+///
+/// let policy = RefreshPolicy::default()
+///     .refresh_before(Duration::from_secs(120))
+///     .fetch_timeout(Duration::from_secs(10));
+/// ```
+#[derive(Clone, Debug)]
+pub struct RefreshPolicy {
+    pub(crate) refresh_before: Option<Duration>,
+    pub(crate) require_before: Duration,
+    pub(crate) jitter: f64,
+    pub(crate) assumed_life: Duration,
+    pub(crate) fetch_timeout: Duration,
+    pub(crate) min_interval: Duration,
+    pub(crate) max_waiters: usize,
+    pub(crate) static_stability: Duration,
+}
+
+impl Default for RefreshPolicy {
+    fn default() -> Self {
+        Self {
+            refresh_before: None,
+            require_before: Duration::from_secs(60),
+            jitter: 0.1,
+            assumed_life: Duration::from_secs(5 * 60),
+            fetch_timeout: Duration::from_secs(30),
+            min_interval: Duration::from_secs(1),
+            max_waiters: 65_536,
+            static_stability: Duration::ZERO,
+        }
+    }
+}
+
+impl RefreshPolicy {
+    /// The advisory window: renews in the background this long before expiry.
+    ///
+    /// Default: 5 min for lives up to 20 min, 15 min for lives under 90 min, else 60 min.
+    /// More than half of the life counts as half of it. The issuer's own hint
+    /// ([`Token::refresh_in`](crate::Token::refresh_in)) wins.
+    #[must_use]
+    pub fn refresh_before(mut self, before: Duration) -> Self {
+        self.refresh_before = Some(before);
+        self
+    }
+
+    /// The mandatory window: all requests wait for a new token this long before expiry.
+    ///
+    /// Default: 60 s. More than a quarter of the life counts as a quarter of it.
+    #[must_use]
+    pub fn require_before(mut self, before: Duration) -> Self {
+        self.require_before = before;
+        self
+    }
+
+    /// Renews up to this share of the life earlier, drawn once per token, so that a fleet spreads.
+    ///
+    /// Default: 0.1. From 0.0 to 0.5. Half of each life is used whatever is drawn.
+    #[must_use]
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.jitter = share;
+        self
+    }
+
+    /// The life of a token whose issuer names none. Default: 5 minutes.
+    #[must_use]
+    pub fn assumed_life(mut self, life: Duration) -> Self {
+        self.assumed_life = life;
+        self
+    }
+
+    /// How long one exchange with the issuer may take. Default: 30 s. A flight makes at most three.
+    #[must_use]
+    pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
+        self.fetch_timeout = timeout;
+        self
+    }
+
+    /// The shortest time between a failure, a refusal or a repeated token and the next fetch.
+    ///
+    /// Default: 1 s. More than a quarter of the life counts as a quarter of it.
+    #[must_use]
+    pub fn min_interval(mut self, interval: Duration) -> Self {
+        self.min_interval = interval;
+        self
+    }
+
+    /// How many callers may wait at once; one more fails with [`Error::is_overloaded`](crate::Error::is_overloaded).
+    ///
+    /// Default: 65,536.
+    #[must_use]
+    pub fn max_waiters(mut self, waiters: usize) -> Self {
+        self.max_waiters = waiters;
+        self
+    }
+
+    /// Sends a token this long past its expiry when no newer one can be had (static stability).
+    ///
+    /// Default: zero, which is never: an expired token is not sent.
+    #[must_use]
+    pub fn static_stability(mut self, extra: Duration) -> Self {
+        self.static_stability = extra;
+        self
+    }
+
+    pub(crate) fn check(&self, faults: &mut Faults) {
+        if !(0.0..=0.5).contains(&self.jitter) {
+            faults.add("policy.jitter", format!("is {}; write a share from 0.0 to 0.5", self.jitter));
+        }
+        let positive = [
+            ("policy.assumed_life", self.assumed_life),
+            ("policy.fetch_timeout", self.fetch_timeout),
+        ];
+        for (field, duration) in positive {
+            if duration.is_zero() {
+                faults.add(field, "is zero; write a duration above zero");
+            }
+        }
+        if self.max_waiters == 0 {
+            faults.add("policy.max_waiters", "is zero; write at least 1");
+        }
+    }
+
+    /// The schedule of a token that lands `now` and dies at `dies`. `hint` is the issuer's own.
+    ///
+    /// Windows are shares of what is left: a token that an issuer hands out late in its life has a short one.
+    pub(crate) fn plan(&self, now: Wall, dies: Wall, hint: Option<Wall>, renew_by: Option<Wall>) -> Plan {
+        let life = now.until(dies);
+        let required = dies.before(self.require_before.min(life / 4));
+        let advisory = self.refresh_before.unwrap_or_else(|| default_advisory(life)).min(life / 2);
+        let jitter = life.mul_f64((self.jitter * fastrand::f64()).clamp(0.0, 0.5));
+        // Half of the life is used whatever was drawn, else short tokens would be renewed all the time.
+        let planned = dies.before(advisory).before(jitter).max(dies.before(life / 2));
+        let stale = [hint, renew_by].into_iter().flatten().fold(planned, Wall::min);
+        Plan {
+            stale: stale.min(required),
+            required,
+            dies,
+            min_interval: self.min_interval.min(life / 4),
+        }
+    }
+}
+
+/// What [`RefreshPolicy`] makes of one token.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// From here on it is renewed in the background.
+    pub(crate) stale: Wall,
+    /// From here on all wait.
+    pub(crate) required: Wall,
+    /// The issuer's own word.
+    pub(crate) dies: Wall,
+    /// Between a refusal of it and the next fetch.
+    pub(crate) min_interval: Duration,
+}
+
+impl Plan {
+    pub(crate) fn freshness(&self, now: Wall) -> Freshness {
+        if now < self.stale {
+            Freshness::Fresh
+        } else if now < self.required {
+            Freshness::Stale
+        } else {
+            Freshness::Expired
+        }
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn default_advisory(life: Duration) -> Duration {
+    if life <= 20 * MINUTE {
+        5 * MINUTE
+    } else if life < 90 * MINUTE {
+        15 * MINUTE
+    } else {
+        60 * MINUTE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    fn plan(policy: &RefreshPolicy, life: Duration) -> (Duration, Duration) {
+        let now = Wall::of(SystemTime::now());
+        let plan = policy.plan(now, now.after(life), None, None);
+        (now.until(plan.stale), now.until(plan.required))
+    }
+
+    #[test]
+    fn at_least_half_of_every_life_is_used() {
+        for secs in [1, 10, 60, 300, 1200, 1201, 3600, 5400, 86_400] {
+            let life = Duration::from_secs(secs);
+            let (stale, required) = plan(&RefreshPolicy::default(), life);
+            assert!(stale >= life / 2, "{secs}: stale after {stale:?}");
+            assert!(required >= life * 3 / 4 && required < life, "{secs}: required after {required:?}");
+        }
+    }
+
+    #[test]
+    fn the_advisory_window_is_the_tables() {
+        let policy = RefreshPolicy::default().jitter(0.0);
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        assert_eq!(plan(&policy, minutes(20)), (minutes(15), minutes(19)));
+        assert_eq!(plan(&policy, minutes(60)), (minutes(45), minutes(59)));
+        assert_eq!(plan(&policy, minutes(90)), (minutes(45), minutes(89)));
+        assert_eq!(plan(&policy, minutes(180)), (minutes(120), minutes(179)));
+    }
+
+    #[test]
+    fn windows_longer_than_the_life_are_clamped_to_their_share() {
+        let policy = RefreshPolicy::default()
+            .jitter(0.0)
+            .refresh_before(Duration::from_secs(3600))
+            .require_before(Duration::from_secs(3600));
+        let life = Duration::from_secs(8);
+        assert_eq!(plan(&policy, life), (life / 2, life * 3 / 4));
+    }
+
+    #[test]
+    fn the_issuers_hint_wins() {
+        let now = Wall::of(SystemTime::now());
+        let hint = now.after(Duration::from_secs(10));
+        let plan = RefreshPolicy::default().plan(now, now.after(Duration::from_secs(3600)), Some(hint), None);
+        assert_eq!(plan.stale, hint);
+    }
+
+    #[test]
+    fn jitter_is_earlier_only_and_bounded() {
+        let life = Duration::from_secs(3600);
+        for _ in 0..200 {
+            let (stale, _) = plan(&RefreshPolicy::default(), life);
+            assert!(stale <= Duration::from_secs(45 * 60) && stale >= Duration::from_secs(39 * 60), "{stale:?}");
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Where a token may go: [`Origins`], and [`NoToken`] for a request that wants none.
+//!
+//! There is no silent default: whoever builds a layer names the origins. A request to any other goes
+//! out without the token. Checked on every attempt.
+
+use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::uri::{Authority, Scheme, Uri};
+use http::{HeaderMap, request};
+
+use crate::error::Error;
+use crate::event::WithoutToken;
+
+/// The origins (scheme, host, port) that may see the token.
+///
+/// ```
+/// use tower_token::Origins;
+///
+/// let origins = Origins::only("https://api.example.com")?.and("https://files.example.com:8443")?;
+/// assert!(Origins::only("http://api.example.com").is_err()); // it would be readable on the way
+/// # Ok::<(), tower_token::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Origins {
+    listed: Arc<[Origin]>,
+    any_https: bool,
+    peer: bool,
+}
+
+impl Origins {
+    /// This origin and no other: exact scheme, host (in any case) and port.
+    ///
+    /// # Errors
+    ///
+    /// If it is no `https://host[:port]`: with a path, user or wildcard, without a scheme, or plain
+    /// `http` to anything but loopback.
+    pub fn only(origin: &str) -> Result<Self, Error> {
+        Self::none().and(origin)
+    }
+
+    /// This origin as well.
+    ///
+    /// # Errors
+    ///
+    /// As [`only`](Self::only).
+    pub fn and(mut self, origin: &str) -> Result<Self, Error> {
+        let origin = Origin::parse(origin).map_err(|advice| Error::config("origins", advice))?;
+        self.listed = self.listed.iter().cloned().chain([origin]).collect();
+        Ok(self)
+    }
+
+    /// Every origin over https. The token goes to whatever host a URL names; mind redirects.
+    pub fn any_https() -> Self {
+        Self {
+            any_https: true,
+            ..Self::none()
+        }
+    }
+
+    /// The one peer that the inner service is connected to: a tonic `Channel`, a socket.
+    ///
+    /// Only requests whose URL is a bare path go there with the token, and only if no `Host` header
+    /// names a host; list the peer's own name with [`and`](Self::and) if requests carry one.
+    pub fn connected_peer() -> Self {
+        Self {
+            peer: true,
+            ..Self::none()
+        }
+    }
+
+    /// Where a request would go, if the token may go with it.
+    #[inline]
+    pub(crate) fn check(&self, head: &request::Parts) -> Result<u64, Outside> {
+        match (head.uri.scheme(), head.uri.authority()) {
+            (Some(scheme), Some(authority)) => self.check_authority(scheme, authority, &head.headers),
+            _ => self.check_path(&head.uri, &head.headers),
+        }
+    }
+
+    #[inline]
+    fn check_authority(&self, scheme: &Scheme, authority: &Authority, headers: &HeaderMap) -> Result<u64, Outside> {
+        let place = match self.listed.iter().find(|origin| origin.is(scheme, authority.as_str())) {
+            Some(origin) => origin.place,
+            None if self.any_https && *scheme == Scheme::HTTPS && !authority.as_str().contains('@') => {
+                place_of(authority.as_str())
+            }
+            None => return Err(Outside::Elsewhere(WithoutToken::Origin)),
+        };
+        // A shared front end routes by `Host`: one that differs would take the token to somebody else.
+        let same = |host: &[u8]| host.eq_ignore_ascii_case(authority.as_str().as_bytes());
+        if headers.get_all(HOST).iter().all(|host| same(host.as_bytes()) || self.names(scheme, host.as_bytes())) {
+            Ok(place)
+        } else {
+            Err(Outside::Elsewhere(WithoutToken::Host))
+        }
+    }
+
+    #[cold]
+    fn check_path(&self, uri: &Uri, headers: &HeaderMap) -> Result<u64, Outside> {
+        if !self.peer {
+            return Err(match uri.authority() {
+                Some(_) => Outside::Elsewhere(WithoutToken::Origin),
+                None => Outside::Nowhere,
+            });
+        }
+        if uri.authority().is_some() || uri.scheme().is_some() {
+            return Err(Outside::Elsewhere(WithoutToken::Origin));
+        }
+        let listed = |host: &[u8]| self.listed.iter().any(|origin| origin.is_host(host));
+        if headers.get_all(HOST).iter().all(|host| listed(host.as_bytes())) {
+            Ok(PEER)
+        } else {
+            Err(Outside::Elsewhere(WithoutToken::Host))
+        }
+    }
+
+    /// Whether the `Host` header names the listed origin of that scheme, with or without its default port.
+    fn names(&self, scheme: &Scheme, host: &[u8]) -> bool {
+        self.listed.iter().any(|origin| origin.scheme == *scheme && origin.is_host(host))
+    }
+
+    fn none() -> Self {
+        Self {
+            listed: Arc::new([]),
+            any_https: false,
+            peer: false,
+        }
+    }
+}
+
+impl fmt::Debug for Origins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origins")
+            .field("listed", &self.listed)
+            .field("any_https", &self.any_https)
+            .field("connected_peer", &self.peer)
+            .finish()
+    }
+}
+
+/// In the extensions of a request: it goes out without the token, and nothing is renewed or replayed for it.
+///
+/// ```
+/// let request = http::Request::get("https://api.example.com/health")
+///     .extension(tower_token::NoToken)
+///     .body(())?;
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoToken;
+
+/// Why the token stays here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outside {
+    /// The request goes out without it.
+    Elsewhere(WithoutToken),
+    /// The request names no host at all, so nobody can say: an error.
+    Nowhere,
+}
+
+/// A number for a URL's path at a place, to tell routes apart.
+pub(crate) fn route_of(place: u64, uri: &Uri) -> u64 {
+    HASH.hash_one((place, uri.path()))
+}
+
+const PEER: u64 = 0;
+const HASH: BuildHasherDefault<DefaultHasher> = BuildHasherDefault::new();
+
+fn place_of(authority: &str) -> u64 {
+    HASH.hash_one(authority.to_ascii_lowercase())
+}
+
+#[derive(Clone)]
+struct Origin {
+    scheme: Scheme,
+    /// As a URL may write it: with its port, and without if it is the scheme's own.
+    with_port: String,
+    bare: Option<String>,
+    place: u64,
+}
+
+impl Origin {
+    fn parse(origin: &str) -> Result<Self, String> {
+        let advice = "write scheme, host and port only, as in https://api.example.com";
+        if !origin.is_ascii() {
+            return Err(format!("is not ASCII; {advice}, with the host in punycode (xn--...)"));
+        }
+        if origin.contains(['*', '#']) {
+            return Err(format!("holds a wildcard or a fragment; {advice}, one origin for each host"));
+        }
+        let uri: Uri = origin.parse().map_err(|_| format!("is no URL; {advice}"))?;
+        let (Some(scheme), Some(authority)) = (uri.scheme().cloned(), uri.authority()) else {
+            return Err(format!("names no scheme or no host; {advice}"));
+        };
+        if authority.as_str().contains('@') {
+            return Err(format!("names a user; {advice}"));
+        }
+        if uri.path() != "/" || uri.query().is_some() || origin.ends_with('?') {
+            return Err(format!("has a path or a query, and a token goes to a whole origin; {advice}"));
+        }
+        let host = authority.host().to_ascii_lowercase();
+        let default_port = match scheme.as_str() {
+            "https" => 443,
+            "http" if is_loopback(&host) => 80,
+            "http" => return Err(format!("is plain http, where anyone can read the token; {advice}")),
+            _ => return Err(format!("is neither https nor http; {advice}")),
+        };
+        let written = authority.as_str().len() > authority.host().len();
+        let port = match authority.port_u16() {
+            Some(0) => return Err(format!("names port 0; {advice}")),
+            Some(port) => port,
+            None if written => return Err(format!("has a port that is none; {advice}")),
+            None => default_port,
+        };
+        if host.is_empty() {
+            return Err(format!("names no host; {advice}"));
+        }
+        let with_port = format!("{host}:{port}");
+        Ok(Self {
+            place: HASH.hash_one((scheme.as_str(), &with_port)),
+            bare: (port == default_port).then_some(host),
+            scheme,
+            with_port,
+        })
+    }
+
+    #[inline]
+    fn is(&self, scheme: &Scheme, authority: &str) -> bool {
+        self.is_host(authority.as_bytes()) && self.scheme == *scheme
+    }
+
+    #[inline]
+    fn is_host(&self, host: &[u8]) -> bool {
+        let bare = self.bare.as_ref().is_some_and(|bare| host.eq_ignore_ascii_case(bare.as_bytes()));
+        bare || host.eq_ignore_ascii_case(self.with_port.as_bytes())
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.with_port)
+    }
+}
+
+/// `localhost`, 127.0.0.0/8 and `[::1]`: what never leaves the machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(uri: &str, host: &[&str]) -> request::Parts {
+        let mut request = http::Request::get(uri);
+        for host in host {
+            request = request.header(HOST, *host);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn goes(origins: &Origins, uri: &str) -> bool {
+        origins.check(&head(uri, &[])).is_ok()
+    }
+
+    #[test]
+    fn only_the_listed_origin_gets_the_token() {
+        let origins = Origins::only("https://API.example.com").unwrap();
+        for uri in [
+            "https://api.example.com/",
+            "https://api.example.com",
+            "https://API.EXAMPLE.COM/x?y",
+            "HTTPS://api.example.com/",
+            "https://api.example.com:443/",
+        ] {
+            assert!(goes(&origins, uri), "{uri}");
+        }
+        for uri in [
+            "http://api.example.com/",
+            "http://api.example.com:443/",
+            "https://api.example.com:8443/",
+            "https://api.example.com:80/",
+            "https://api.example.com:0443/",
+            "https://api.example.com./",
+            "https://evil.com/",
+            "https://api.example.com.evil.com/",
+            "https://evil-api.example.com/",
+            "https://example.com/",
+            "https://api.example.com@evil.com/",
+            "https://user@api.example.com/",
+            "https://user:api.example.com@evil.com/",
+            "https://xn--pi-7ba.example.com/",
+            "https://api.example.com%2eevil.com/",
+            "https://127.0.0.1/",
+            "wss://api.example.com/",
+        ] {
+            if let Ok(parsed) = uri.parse::<Uri>() {
+                assert!(!goes(&origins, &parsed.to_string()), "{uri}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_foreign_host_header_keeps_the_token_here() {
+        let origins = Origins::only("https://api.example.com").unwrap();
+        let check = |host: &[&str]| origins.check(&head("https://api.example.com/", host)).is_ok();
+        assert!(check(&[]) && check(&["api.example.com"]) && check(&["API.example.com:443"]));
+        assert!(!check(&["evil.com"]) && !check(&["api.example.com", "evil.com"]) && !check(&[""]));
+    }
+
+    #[test]
+    fn a_bare_path_passes_only_for_a_connected_peer_without_a_foreign_host() {
+        let listed = Origins::only("https://api.example.com").unwrap();
+        assert_eq!(listed.check(&head("/x", &[])), Err(Outside::Nowhere));
+        let peer = Origins::connected_peer();
+        assert!(goes(&peer, "/x") && !goes(&peer, "https://api.example.com/x"));
+        assert!(peer.check(&head("/x", &["api.example.com"])).is_err());
+        let named = peer.and("https://api.example.com").unwrap();
+        assert!(named.check(&head("/x", &["api.example.com"])).is_ok());
+        assert!(named.check(&head("/x", &["evil.com"])).is_err());
+    }
+
+    #[test]
+    fn any_https_is_https_without_a_user() {
+        let origins = Origins::any_https();
+        assert!(goes(&origins, "https://a.example/") && goes(&origins, "https://b.example:8443/"));
+        assert!(!goes(&origins, "http://a.example/") && !goes(&origins, "https://x@a.example/"));
+        assert!(!goes(&origins, "http://127.0.0.1/"));
+    }
+
+    #[test]
+    fn what_is_no_origin_is_told_what_to_write() {
+        for origin in [
+            "",
+            "api.example.com",
+            "/path",
+            "https://",
+            "https:///x",
+            "http://api.example.com",
+            "http://localhost.evil.com",
+            "http://127.0.0.1.evil.com",
+            "ftp://api.example.com",
+            "https://api.example.com/path",
+            "https://api.example.com/?q",
+            "https://api.example.com/#f",
+            "https://user@api.example.com",
+            "https://*.example.com",
+            "https://b\u{fc}cher.example",
+            "https://api.example.com:",
+            "https://api.example.com:0",
+            "https://api.example.com:99999",
+            "https://a b",
+        ] {
+            let error = Origins::only(origin).expect_err(origin);
+            assert!(error.is_config() && error.to_string().contains("write"), "{origin}: {error}");
+        }
+        for origin in ["http://localhost:8080", "http://127.0.0.1:1", "http://[::1]:80", "http://127.9.9.9"] {
+            assert!(Origins::only(origin).is_ok(), "{origin}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Who mints a token: [`TokenProvider`], and the strategies that ship with this crate.
+//!
+//! A strategy is a function from the previous token to the next. What it has to remember, it puts
+//! into [`Token::credential`](crate::Token::credential) and finds again in
+//! [`FetchContext::credential`]; it keeps no state of its own. It never sees
+//! [`Tokens`](crate::Tokens): timeouts, deduplication, backoff and waiting are not its concern.
+
+mod fixed;
+
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(any(feature = "oauth2", feature = "client"))]
+mod exchange;
+#[cfg(feature = "oauth2")]
+pub mod oauth2;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use crate::challenge::Challenge;
+use crate::clock::Clock;
+use crate::error::{Faults, FetchError};
+use crate::token::{Secret, Token};
+
+#[cfg(feature = "oauth2")]
+pub use exchange::TokenClient;
+pub use fixed::Fixed;
+
+/// Mints a token.
+///
+/// Write it as an `async fn`, or use [`provider_fn`]. The fetch runs in a task of its own, so that
+/// no caller who leaves can stop it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_token::{FetchContext, FetchError, Token, TokenProvider};
+///
+/// struct Vault;
+///
+/// impl TokenProvider for Vault {
+///     async fn fetch(&self, context: FetchContext) -> Result<Token, FetchError> {
+///         let _why = context.cause();
+///         Ok(Token::bearer("test-from-the-vault").expires_in(Duration::from_secs(900)))
+///     }
+/// }
+/// ```
+pub trait TokenProvider: Send + Sync + 'static {
+    /// Brings the next token, or says in which class of failure it did not.
+    ///
+    /// If you return [`FetchError::lost`], then [`if_lost`](Self::if_lost) decides what follows.
+    /// A panic ends the fetch with an error; so does the fetch timeout.
+    fn fetch(&self, context: FetchContext) -> impl Future<Output = Result<Token, FetchError>> + Send;
+
+    /// What may be done when a request was sent and its answer did not come.
+    ///
+    /// Default: [`IfLost::ReplayOnce`], right for credentials that are good for one use.
+    fn if_lost(&self) -> IfLost {
+        IfLost::ReplayOnce
+    }
+
+    /// How many exchanges one call of [`fetch`](Self::fetch) may make; the fetch timeout counts for each. Default: 1.
+    fn exchanges(&self) -> u32 {
+        1
+    }
+
+    /// Names everything that is configured wrongly. Called by [`Tokens::new`](crate::Tokens::new).
+    fn check(&self, faults: &mut Faults) {
+        let _ = faults;
+    }
+}
+
+/// A provider from a closure.
+///
+/// ```
+/// use tower_token::{provider_fn, Token, Tokens};
+///
+/// let tokens = Tokens::new(provider_fn(|_context| async { Ok(Token::bearer("test-abc")) }))?;
+/// # Ok::<(), tower_token::Error>(())
+/// ```
+pub fn provider_fn<F, Fut>(fetch: F) -> ProviderFn<F>
+where
+    F: Fn(FetchContext) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Token, FetchError>> + Send,
+{
+    ProviderFn {
+        fetch,
+        if_lost: IfLost::ReplayOnce,
+    }
+}
+
+/// See [`provider_fn`].
+#[derive(Clone)]
+pub struct ProviderFn<F> {
+    fetch: F,
+    if_lost: IfLost,
+}
+
+impl<F> ProviderFn<F> {
+    /// What may be done when an answer was lost. Default: [`IfLost::ReplayOnce`].
+    #[must_use]
+    pub fn if_lost(mut self, policy: IfLost) -> Self {
+        self.if_lost = policy;
+        self
+    }
+}
+
+impl<F> fmt::Debug for ProviderFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderFn").finish_non_exhaustive()
+    }
+}
+
+impl<F, Fut> TokenProvider for ProviderFn<F>
+where
+    F: Fn(FetchContext) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Token, FetchError>> + Send,
+{
+    fn fetch(&self, context: FetchContext) -> impl Future<Output = Result<Token, FetchError>> + Send {
+        (self.fetch)(context)
+    }
+
+    fn if_lost(&self) -> IfLost {
+        self.if_lost
+    }
+}
+
+/// Why a token is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// There is none yet.
+    Initial,
+    /// The current one is stale or expired.
+    Expiring,
+    /// A server refused the current one.
+    Refused,
+    /// [`Tokens::refresh`](crate::Tokens::refresh) was called.
+    Requested,
+    /// It dies unless it is renewed.
+    KeepAlive,
+}
+
+/// What may be done when a token request was sent and its answer was lost: a timeout, a reset, a
+/// cut-off or malformed answer, a 500, 502 or 504.
+///
+/// The issuer may have spent the credential and minted a token that nobody got. A failure before
+/// the first byte left (connect, DNS, TLS) is no presentation and does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IfLost {
+    /// Presents it once more within the same flight. If that is lost too the class is
+    /// [`Ambiguous`](crate::Class::Ambiguous), and one presentation a minute follows.
+    ReplayOnce,
+    /// Never presents it again; ends in [`Ambiguous`](crate::Class::Ambiguous) until a new credential is installed.
+    NeverReplay,
+    /// Presents it once more if that happens within this time of the first presentation, a suspend included.
+    ReplayWithin(Duration),
+    /// Asking again does no harm (client credentials): retried by the backoff table.
+    Idempotent,
+}
+
+/// What a provider is told: the previous token, and why the next one is needed.
+#[derive(Clone, Debug)]
+pub struct FetchContext {
+    pub(crate) previous: Option<Token>,
+    pub(crate) credential: Option<Arc<Secret<Value>>>,
+    pub(crate) cause: Cause,
+    pub(crate) challenge: Option<Challenge>,
+    pub(crate) clock: Clock,
+    pub(crate) timeout: Duration,
+    pub(crate) engine: u64,
+}
+
+impl FetchContext {
+    /// The token to be replaced, dead or alive.
+    pub fn previous(&self) -> Option<&Token> {
+        self.previous.as_ref()
+    }
+
+    /// What the last token left behind to be renewed with, or what was
+    /// [installed](crate::Tokens::install) since. `None` on the first fetch.
+    pub fn credential(&self) -> Option<&Value> {
+        self.credential.as_deref().map(Secret::expose)
+    }
+
+    /// Why a token is needed.
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// What the server said when it refused, if one did.
+    pub fn challenge(&self) -> Option<&Challenge> {
+        self.challenge.as_ref()
+    }
+
+    /// The time of day, by the clock that judges the token's life.
+    pub fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    /// How long one exchange may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Marks a token request, so that a layer that waits for this very token refuses it at once
+    /// instead of waiting for itself. The clients that ship with this crate do it.
+    pub fn mark(&self, extensions: &mut http::Extensions) {
+        extensions.insert(TokenRequest { engine: self.engine });
+    }
+}
+
+/// In the extensions of a token request. Private, so that only [`FetchContext::mark`] makes one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenRequest {
+    /// Whose token it fetches. Only that engine's layers would wait for themselves; others may help.
+    pub(crate) engine: u64,
+}
+
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The object-safe twin of [`TokenProvider`], so that no handle has a type parameter.
+pub(crate) trait AnyProvider: Send + Sync + 'static {
+    fn fetch(&self, context: FetchContext) -> BoxFuture<'_, Result<Token, FetchError>>;
+    fn if_lost(&self) -> IfLost;
+    fn exchanges(&self) -> u32;
+}
+
+impl<P: TokenProvider> AnyProvider for P {
+    fn fetch(&self, context: FetchContext) -> BoxFuture<'_, Result<Token, FetchError>> {
+        Box::pin(TokenProvider::fetch(self, context))
+    }
+
+    fn if_lost(&self) -> IfLost {
+        TokenProvider::if_lost(self)
+    }
+
+    fn exchanges(&self) -> u32 {
+        TokenProvider::exchanges(self)
+    }
+}

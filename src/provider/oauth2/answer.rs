@@ -1,0 +1,749 @@
+//! What an issuer answered: a token, or an error in its class.
+//!
+//! Any bytes end in one of the two. A verdict that ends a credential needs the issuer's own word
+//! (RFC 6749 §5.2); whatever a gateway, a firewall or a broken proxy puts in between is transient.
+//! Prose (`error_description`) is never quoted, because issuers have echoed tokens in it.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::error::FetchError;
+use crate::provider::exchange::{Answer, Hidden};
+use crate::token::Secret;
+
+/// What was granted (RFC 6749 §5.1).
+pub(super) struct Issued {
+    pub(super) access_token: Secret<String>,
+    /// `None` where the issuer named no lifetime, or zero.
+    pub(super) life: Option<Duration>,
+    pub(super) refresh_in: Option<Duration>,
+    pub(super) refresh_token: Option<Secret<String>>,
+    pub(super) scope: Option<String>,
+    pub(super) type_assumed: bool,
+}
+
+/// Reads an answer of `host` that came at about `now`.
+pub(super) fn read(answer: &Answer, host: &str, hidden: &Hidden, now: SystemTime) -> Result<Issued, FetchError> {
+    let reading = Reading {
+        answer,
+        host,
+        hidden,
+        now,
+    };
+    if answer.status.is_success() {
+        reading.success()
+    } else {
+        Err(reading.refusal())
+    }
+}
+
+struct Reading<'a> {
+    answer: &'a Answer,
+    host: &'a str,
+    hidden: &'a Hidden,
+    now: SystemTime,
+}
+
+impl Reading<'_> {
+    fn success(&self) -> Result<Issued, FetchError> {
+        let fields = self.fields().map_err(|flaw| self.malformed(flaw))?;
+        match fields.expose() {
+            Value::Object(fields) => {
+                if let Some(code) = error_code(fields).map_err(|flaw| self.malformed(flaw))? {
+                    return Err(self.verdict(code));
+                }
+                self.issued(fields)
+            }
+            _ => Err(self.malformed(NOT_AN_OBJECT)),
+        }
+    }
+
+    fn issued(&self, fields: &Map<String, Value>) -> Result<Issued, FetchError> {
+        let malformed = |flaw| self.malformed(flaw);
+        let access_token = text(fields, "access_token")
+            .ok()
+            .flatten()
+            .filter(|token| token.bytes().all(|byte| byte.is_ascii_graphic()))
+            .ok_or_else(|| malformed("access_token is not a string of visible ASCII"))?;
+        let refresh_token = text(fields, "refresh_token")
+            .ok()
+            .filter(|token| is_printable(token.unwrap_or_default()))
+            .ok_or_else(|| malformed("refresh_token is not a string of printable ASCII"))?;
+        let life =
+            seconds(fields.get("expires_in")).map_err(|()| malformed("expires_in is not a number of seconds"))?;
+        let token_type = text(fields, "token_type").map_err(|()| malformed("token_type is not a string"))?;
+        if token_type.is_some_and(|name| !name.eq_ignore_ascii_case("bearer")) {
+            return Err(FetchError::config(format!(
+                "{} issues tokens of a type other than Bearer, which cannot be presented",
+                self.host
+            )));
+        }
+        Ok(Issued {
+            access_token: access_token.into(),
+            life,
+            // A hint only: one that cannot be read is none.
+            refresh_in: seconds(fields.get("refresh_in")).ok().flatten(),
+            refresh_token: refresh_token.map(Secret::from),
+            scope: scope(fields.get("scope")),
+            type_assumed: token_type.is_none(),
+        })
+    }
+
+    fn refusal(&self) -> FetchError {
+        let status = self.answer.status;
+        let code = self.oauth_code();
+        let code = code.as_deref();
+        if status == StatusCode::TOO_MANY_REQUESTS || code.is_some_and(asks_for_patience) {
+            return self.coded(FetchError::throttled(self.retry_after(), self.said(status)), code);
+        }
+        if status.is_server_error() {
+            let error = match self.retry_after() {
+                Some(wait) if status == StatusCode::SERVICE_UNAVAILABLE => {
+                    FetchError::throttled(Some(wait), self.said(status))
+                }
+                // A server that fails gives no verdict, whatever it says (`invalid_grant` behind a 503).
+                _ => FetchError::transient(self.said(status)),
+            };
+            return match code {
+                None if may_have_committed(status) => error.lost(),
+                code => self.coded(error, code),
+            };
+        }
+        if let Some(code) = code.filter(|_| status.is_client_error()) {
+            return self.verdict(code);
+        }
+        if status.is_redirection() {
+            return FetchError::transient(format!(
+                "{}, a redirect, which is not followed: token_url has to be the final address",
+                self.said(status)
+            ));
+        }
+        // Some issuers refuse a dead refresh token with a bare 400 (glewlwyd).
+        if status == StatusCode::BAD_REQUEST && self.is_empty() {
+            return FetchError::terminal(format!("{} without a body", self.said(status)));
+        }
+        FetchError::transient(format!(
+            "{} without an OAuth error: a gateway, or not the token endpoint",
+            self.said(status)
+        ))
+    }
+
+    /// The issuer's own word (RFC 6749 §5.2; OpenID Connect Core §3.1.2.6; RFC 8628 §3.5; RFC 8707 §2; RFC 9470).
+    fn verdict(&self, code: &str) -> FetchError {
+        let host = self.host;
+        let error = match code {
+            "invalid_grant" | "expired_token" | "bad_refresh_token" => {
+                FetchError::terminal(format!("{host} does not accept the grant any more"))
+            }
+            "invalid_client" | "incorrect_client_credentials" => FetchError::config(format!(
+                "{host} does not accept the client: client_id, client_secret or client_auth is wrong"
+            )),
+            "unauthorized_client" | "unsupported_grant_type" => {
+                FetchError::config(format!("{host} does not allow this grant to the client"))
+            }
+            "invalid_scope" => FetchError::config(format!("{host} does not know or grant the scope")),
+            "invalid_target" => FetchError::config(format!("{host} does not accept the resource or audience")),
+            "invalid_request" => FetchError::config(format!(
+                "{host} misses a parameter, or was sent one that it does not take"
+            )),
+            "use_dpop_nonce" | "invalid_dpop_proof" => {
+                FetchError::config(format!("{host} asks for DPoP, which is not supported"))
+            }
+            "access_denied"
+            | "interaction_required"
+            | "login_required"
+            | "consent_required"
+            | "account_selection_required"
+            | "mfa_required"
+            | "insufficient_user_authentication"
+            | "unmet_authentication_requirements" => {
+                FetchError::needs_interaction(format!("{host} wants a person to sign in or to consent"))
+            }
+            _ if asks_for_patience(code) => FetchError::throttled(self.retry_after(), self.said(self.answer.status)),
+            _ => FetchError::transient(format!("{host} answered with an OAuth error")),
+        };
+        self.coded(error, Some(code))
+    }
+
+    fn malformed(&self, flaw: &'static str) -> FetchError {
+        FetchError::transient(format!("malformed answer from {}: {flaw}", self.host)).lost()
+    }
+
+    fn said(&self, status: StatusCode) -> String {
+        format!("{} answered {}", self.host, status.as_u16())
+    }
+
+    fn coded(&self, error: FetchError, code: Option<&str>) -> FetchError {
+        match code {
+            Some(code) if !self.hidden.is_in(code) => error.code(code),
+            _ => error,
+        }
+    }
+
+    fn oauth_code(&self) -> Option<String> {
+        let fields = self.fields().ok()?;
+        let code = error_code(fields.expose().as_object()?).ok()??;
+        Some(code.to_owned())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.answer.body.as_ref().is_ok_and(|body| body.trim_ascii().is_empty())
+    }
+
+    /// The top-level fields, as JSON or as a form.
+    fn fields(&self) -> Result<Secret<Value>, &'static str> {
+        let body = self.answer.body.as_ref().map_err(|broken| broken.reason())?;
+        if body.trim_ascii().is_empty() {
+            return Err("it is empty");
+        }
+        if is_form(&self.answer.headers) {
+            return form(body).map(Secret::new);
+        }
+        json(body).map(Secret::new)
+    }
+
+    /// Source: RFC 9110 §10.2.3. At most an hour is obeyed.
+    fn retry_after(&self) -> Option<Duration> {
+        let headers = &self.answer.headers;
+        let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+            let seconds = value.parse().unwrap_or(u64::MAX);
+            return Some(Duration::from_secs(seconds).min(AN_HOUR));
+        }
+        let until = httpdate::parse_http_date(value).ok()?;
+        // The issuer's own clock, where it tells it: ours may be off by more than the wait.
+        let date = headers
+            .get(DATE)
+            .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        let wait = until.duration_since(date.unwrap_or(self.now)).unwrap_or_default();
+        Some(wait.min(AN_HOUR))
+    }
+}
+
+/// Whether the issuer may have spent the credential before it failed, a proxy in front of it included.
+fn may_have_committed(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+fn asks_for_patience(code: &str) -> bool {
+    matches!(code, "temporarily_unavailable" | "slow_down")
+}
+
+fn error_code(fields: &Map<String, Value>) -> Result<Option<&str>, &'static str> {
+    text(fields, "error").map_err(|()| "error is not a string")
+}
+
+/// A field of text; missing, `null` and `""` are all none.
+fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, ()> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
+        Some(_) => Err(()),
+    }
+}
+
+fn is_printable(text: &str) -> bool {
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
+/// Whole seconds, rounded down, at most a year; nothing and zero are unknown.
+fn seconds(value: Option<&Value>) -> Result<Option<Duration>, ()> {
+    let seconds = match value {
+        None | Some(Value::Null) => 0,
+        Some(Value::Number(number)) => match (number.as_u64(), number.as_f64()) {
+            (Some(seconds), _) => seconds,
+            // Rounds down, and ends at `u64::MAX`.
+            (None, Some(seconds)) if seconds >= 0.0 => seconds as u64,
+            _ => return Err(()),
+        },
+        Some(Value::String(text)) => digits(text)?,
+        Some(_) => return Err(()),
+    };
+    Ok(Some(Duration::from_secs(seconds).min(A_YEAR)).filter(|life| !life.is_zero()))
+}
+
+/// `3600`, `3599.5`, and nothing else that a parser of numbers might take (`+1`, `3.6e3`, `inf`).
+fn digits(text: &str) -> Result<u64, ()> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if text.is_empty() {
+        return Ok(0);
+    }
+    if whole.is_empty() || fraction.is_empty() || !plain(whole) || !plain(fraction) {
+        return Err(());
+    }
+    Ok(whole.parse().unwrap_or(u64::MAX))
+}
+
+/// Text (RFC 6749 §3.3), or a list, as some issuers have it.
+fn scope(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) => items
+            .iter()
+            .map(Value::as_str)
+            .collect::<Option<Vec<_>>>()
+            .map(|items| items.join(" ")),
+        _ => None,
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let named = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = named.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+fn form(body: &[u8]) -> Result<Value, &'static str> {
+    let mut fields = Map::new();
+    for (name, value) in form_urlencoded::parse(body) {
+        if fields
+            .insert(name.into_owned(), Value::String(value.into_owned()))
+            .is_some()
+        {
+            return Err(TWICE);
+        }
+    }
+    Ok(Value::Object(fields))
+}
+
+fn json(body: &[u8]) -> Result<Value, &'static str> {
+    // The parser's own limit (128) keeps its stack; ours is stricter.
+    if nests_deeper_than(JSON_DEPTH, body) {
+        return Err("it is nested deeper than 32");
+    }
+    let mut parser = serde_json::Deserializer::from_slice(body);
+    let fields = parser.deserialize_map(Fields).map_err(|error| {
+        if error.to_string().starts_with(TWICE) {
+            TWICE
+        } else {
+            NOT_AN_OBJECT
+        }
+    })?;
+    parser.end().map_err(|_| NOT_AN_OBJECT)?;
+    Ok(Value::Object(fields))
+}
+
+/// Counts brackets outside of strings; what is not JSON is left to the parser.
+fn nests_deeper_than(limit: usize, body: &[u8]) -> bool {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => depth += 1,
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > limit {
+            return true;
+        }
+    }
+    false
+}
+
+/// The top-level object, in which no name may stand twice: which of two values counts would be the parser's choice.
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some((name, value)) = entries.next_entry::<String, Value>()? {
+            if fields.insert(name, value).is_some() {
+                return Err(A::Error::custom(TWICE));
+            }
+        }
+        Ok(fields)
+    }
+}
+
+const JSON_DEPTH: usize = 32;
+const AN_HOUR: Duration = Duration::from_secs(3600);
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+const TWICE: &str = "a field stands in it twice";
+const NOT_AN_OBJECT: &str = "it is not a JSON object";
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::error::Class;
+    use crate::provider::exchange::Broken;
+
+    const JSON: &str = "application/json";
+    const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
+    /// An IMF-fixdate of the next minute after it: Sun, 06 Nov 1994 08:49:37 GMT.
+    const NOW: u64 = 784_111_777 - 60;
+
+    fn answer(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Answer {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())]),
+            body: Ok(Zeroizing::new(body.into())),
+        }
+    }
+
+    fn reading(answer: &Answer) -> Result<Issued, FetchError> {
+        let mut hidden = Hidden::default();
+        hidden.add("test-canary-secret");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
+        let result = read(answer, "login.example.com", &hidden, now);
+        if let Err(error) = &result {
+            let printed = format!("{error} {error:?}");
+            assert!(!printed.contains("canary") && !printed.contains("prose"), "{printed}");
+        }
+        result
+    }
+
+    fn issued(body: &str) -> Issued {
+        reading(&answer(200, JSON, body)).unwrap_or_else(|error| panic!("{body}: {error}"))
+    }
+
+    /// The class, and whether the answer counts as lost.
+    fn refused(answer: &Answer) -> (Class, bool) {
+        let error = reading(answer)
+            .err()
+            .unwrap_or_else(|| panic!("{answer:?} was accepted"));
+        (error.class(), error.is_lost())
+    }
+
+    const MALFORMED: (Class, bool) = (Class::Transient, true);
+    const TRANSIENT: (Class, bool) = (Class::Transient, false);
+    const TERMINAL: (Class, bool) = (Class::Terminal, false);
+    const CONFIG: (Class, bool) = (Class::Config, false);
+    const PERSON: (Class, bool) = (Class::NeedsInteraction, false);
+    const THROTTLED: (Class, bool) = (Class::Throttled { retry_after: None }, false);
+
+    #[test]
+    fn d9_every_lifetime_ends_as_the_table_says() {
+        let year = Some(365 * 24 * 3600);
+        for (value, life) in [
+            ("null", None),
+            ("0", None),
+            ("\"0\"", None),
+            ("\"\"", None),
+            ("0.4", None),
+            ("3600", Some(3600)),
+            ("\"3600\"", Some(3600)),
+            ("3599.5", Some(3599)),
+            ("\"3599.5\"", Some(3599)),
+            ("1e308", year),
+            ("18446744073709551615", year),
+            ("\"99999999999999999999999\"", year),
+            ("31536001", year),
+        ] {
+            let body = format!(r#"{{"access_token":"test-a","token_type":"Bearer","expires_in":{value}}}"#);
+            assert_eq!(issued(&body).life.map(|life| life.as_secs()), life, "{value}");
+        }
+        assert_eq!(issued(r#"{"access_token":"test-a","token_type":"Bearer"}"#).life, None);
+        for value in [
+            "-1",
+            "-0.5",
+            "\"-1\"",
+            "\"3600abc\"",
+            "\"3.6e3\"",
+            "\"+1\"",
+            "\" 1\"",
+            "\"1.\"",
+            "\".5\"",
+            "\"inf\"",
+            "true",
+            "[1]",
+            "{}",
+            "1e999",
+            "NaN",
+        ] {
+            let body = format!(r#"{{"access_token":"test-a","token_type":"Bearer","expires_in":{value}}}"#);
+            assert_eq!(refused(&answer(200, JSON, body)), MALFORMED, "{value}");
+        }
+    }
+
+    #[test]
+    fn d9_every_token_type_ends_as_the_table_says() {
+        for (value, assumed) in [
+            ("\"Bearer\"", false),
+            ("\"bearer\"", false),
+            ("\"BEARER\"", false),
+            ("null", true),
+            ("\"\"", true),
+        ] {
+            let body = format!(r#"{{"access_token":"test-a","token_type":{value}}}"#);
+            assert_eq!(issued(&body).type_assumed, assumed, "{value}");
+        }
+        assert!(issued(r#"{"access_token":"test-a"}"#).type_assumed);
+        for value in ["DPoP", "mac", "N_A"] {
+            let body = format!(r#"{{"access_token":"test-a","token_type":"{value}"}}"#);
+            assert_eq!(refused(&answer(200, JSON, body)), CONFIG, "{value}");
+        }
+        assert_eq!(
+            refused(&answer(200, JSON, r#"{"access_token":"test-a","token_type":1}"#)),
+            MALFORMED
+        );
+    }
+
+    #[test]
+    fn d9_every_body_ends_as_the_table_says() {
+        let form = "access_token=test-a&expires_in=60&refresh_token=test%2Br&token_type=bearer";
+        let granted = reading(&answer(200, FORM, form)).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(
+            (granted.access_token.expose().as_str(), granted.life),
+            ("test-a", Some(Duration::from_secs(60)))
+        );
+        assert_eq!(granted.refresh_token.unwrap().expose(), "test+r");
+
+        let nested = |depth: usize| {
+            format!(
+                r#"{{"access_token":"test-a","x":{}{}}}"#,
+                "[".repeat(depth - 1),
+                "]".repeat(depth - 1)
+            )
+        };
+        assert!(reading(&answer(200, JSON, nested(32))).is_ok());
+        assert!(
+            reading(&answer(
+                200,
+                JSON,
+                r#"{"access_token":"test-a","x":"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["}"#
+            ))
+            .is_ok()
+        );
+        for body in [
+            form.into(),
+            String::new(),
+            "  \n".into(),
+            "<!doctype html><p>prose".into(),
+            "null".into(),
+            "[]".into(),
+            "{".into(),
+            r#"{"access_token":"test-a"} trailing"#.into(),
+            r#"{"access_token":"test-a","access_token":"test-b"}"#.into(),
+            r#"{"access_token":"test-a","expires_in":1,"expires_in":1}"#.into(),
+            nested(33),
+            nested(100_000),
+            r#"{"token_type":"bearer"}"#.into(),
+            r#"{"access_token":""}"#.into(),
+            r#"{"access_token":null}"#.into(),
+            r#"{"access_token":7}"#.into(),
+            r#"{"access_token":"test a"}"#.into(),
+            r#"{"access_token":"test-a\n"}"#.into(),
+            r#"{"access_token":"test-é"}"#.into(),
+            r#"{"access_token":"test-a","refresh_token":7}"#.into(),
+            r#"{"access_token":"test-a","refresh_token":"test-\u0000"}"#.into(),
+            r#"{"access_token":"test-a","error":{"code":400}}"#.into(),
+        ] {
+            let shown: String = body.chars().take(60).collect();
+            assert_eq!(refused(&answer(200, JSON, body)), MALFORMED, "{shown}");
+        }
+        assert_eq!(
+            refused(&answer(200, FORM, "access_token=test-a&access_token=test-b")),
+            MALFORMED
+        );
+        assert_eq!(refused(&answer(204, JSON, "")), MALFORMED);
+        assert_eq!(refused(&answer(200, JSON, b"\xff\xfe{}".to_vec())), MALFORMED);
+        for broken in [Broken::TooLong, Broken::CutOff, Broken::TimedOut] {
+            let broken = Answer {
+                body: Err(broken),
+                ..answer(200, JSON, "")
+            };
+            assert_eq!(refused(&broken), MALFORMED);
+        }
+    }
+
+    #[test]
+    fn d9_every_error_ends_as_the_table_says() {
+        let oauth = |code: &str| format!(r#"{{"error":"{code}","error_description":"prose test-canary-secret"}}"#);
+        for (status, code, expected) in [
+            (400, "invalid_grant", TERMINAL),
+            (401, "invalid_grant", TERMINAL),
+            (403, "invalid_grant", TERMINAL),
+            (200, "invalid_grant", TERMINAL),
+            (200, "bad_refresh_token", TERMINAL),
+            (400, "invalid_client", CONFIG),
+            (401, "invalid_client", CONFIG),
+            (200, "invalid_client", CONFIG),
+            (400, "unauthorized_client", CONFIG),
+            (400, "unsupported_grant_type", CONFIG),
+            (400, "invalid_request", CONFIG),
+            (400, "invalid_scope", CONFIG),
+            (400, "invalid_target", CONFIG),
+            (400, "use_dpop_nonce", CONFIG),
+            (400, "interaction_required", PERSON),
+            (400, "login_required", PERSON),
+            (400, "consent_required", PERSON),
+            (403, "access_denied", PERSON),
+            (400, "temporarily_unavailable", THROTTLED),
+            (503, "temporarily_unavailable", THROTTLED),
+            (200, "temporarily_unavailable", THROTTLED),
+            (400, "slow_down", THROTTLED),
+            (429, "invalid_grant", THROTTLED),
+            (400, "server_error", TRANSIENT),
+            (400, "something_new", TRANSIENT),
+            (500, "invalid_grant", TRANSIENT),
+            (502, "invalid_grant", TRANSIENT),
+            (503, "invalid_grant", TRANSIENT),
+            (500, "invalid_client", TRANSIENT),
+            (500, "server_error", TRANSIENT),
+            (302, "invalid_grant", TRANSIENT),
+        ] {
+            assert_eq!(refused(&answer(status, JSON, oauth(code))), expected, "{status} {code}");
+        }
+        let html = "<html>prose";
+        for (status, body, expected) in [
+            (400, "", TERMINAL),
+            (400, " \r\n", TERMINAL),
+            (400, html, TRANSIENT),
+            (400, "{}", TRANSIENT),
+            (400, r#"{"error":{"code":400}}"#, TRANSIENT),
+            (400, r#"{"error":"invalid_grant","error":"invalid_client"}"#, TRANSIENT),
+            (401, "", TRANSIENT),
+            (401, html, TRANSIENT),
+            (403, "", TRANSIENT),
+            (403, html, TRANSIENT),
+            (404, html, TRANSIENT),
+            (408, "", TRANSIENT),
+            (429, "", THROTTLED),
+            (301, "", TRANSIENT),
+            (307, "", TRANSIENT),
+            (503, html, TRANSIENT),
+            (501, html, TRANSIENT),
+            (500, html, MALFORMED),
+            (502, "", MALFORMED),
+            (504, "", MALFORMED),
+        ] {
+            assert_eq!(refused(&answer(status, JSON, body)), expected, "{status} {body}");
+        }
+        assert_eq!(refused(&answer(400, FORM, "error=invalid_grant")), TERMINAL);
+        let cut = Answer {
+            body: Err(Broken::CutOff),
+            ..answer(400, JSON, "")
+        };
+        assert_eq!(refused(&cut), TRANSIENT);
+    }
+
+    #[test]
+    fn d9_refresh_tokens_and_scopes_are_read_as_the_table_says() {
+        for body in [
+            r#"{"access_token":"test-a"}"#,
+            r#"{"access_token":"test-a","refresh_token":""}"#,
+            r#"{"access_token":"test-a","refresh_token":null}"#,
+        ] {
+            assert!(issued(body).refresh_token.is_none(), "{body}");
+        }
+        let body = r#"{"access_token":"test-a","refresh_token":"test r","scope":["a","b"],"refresh_in":"1800"}"#;
+        let granted = issued(body);
+        assert_eq!(granted.refresh_token.unwrap().expose(), "test r");
+        assert_eq!(granted.scope.as_deref(), Some("a b"));
+        assert_eq!(granted.refresh_in, Some(Duration::from_secs(1800)));
+        assert_eq!(
+            issued(r#"{"access_token":"test-a","refresh_in":"soon"}"#).refresh_in,
+            None
+        );
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_for_an_hour_at_most() {
+        let wait = |status: u16, value: &str| {
+            let mut answer = answer(status, JSON, "");
+            answer.headers.insert(RETRY_AFTER, value.parse().unwrap());
+            match refused(&answer).0 {
+                Class::Throttled { retry_after } => retry_after.map(|wait| wait.as_secs()),
+                class => panic!("{class}"),
+            }
+        };
+        assert_eq!(wait(429, "7"), Some(7));
+        assert_eq!(wait(503, "7"), Some(7));
+        assert_eq!(wait(429, "86400"), Some(3600));
+        assert_eq!(wait(429, "99999999999999999999999"), Some(3600));
+        assert_eq!(wait(429, "Sun, 06 Nov 1994 08:49:37 GMT"), Some(60));
+        assert_eq!(wait(503, "Sun, 06 Nov 1994 08:40:00 GMT"), Some(0));
+        assert_eq!(wait(503, "Mon, 07 Nov 1994 08:49:37 GMT"), Some(3600));
+        assert_eq!(wait(429, "-1"), None);
+        assert_eq!(wait(429, "soon"), None);
+    }
+
+    #[test]
+    fn a_retry_after_date_is_measured_by_the_issuers_own_clock() {
+        let mut answer = answer(429, JSON, "");
+        answer
+            .headers
+            .insert(RETRY_AFTER, "Sun, 06 Nov 1994 12:00:30 GMT".parse().unwrap());
+        answer
+            .headers
+            .insert(DATE, "Sun, 06 Nov 1994 12:00:00 GMT".parse().unwrap());
+        let retry_after = Some(Duration::from_secs(30));
+        assert_eq!(refused(&answer).0, Class::Throttled { retry_after });
+    }
+
+    #[test]
+    fn a_cut_off_503_with_retry_after_still_throttles() {
+        let mut answer = answer(503, JSON, "");
+        answer.headers.insert(RETRY_AFTER, "7".parse().unwrap());
+        answer.body = Err(Broken::CutOff);
+        let retry_after = Some(Duration::from_secs(7));
+        assert_eq!(refused(&answer), (Class::Throttled { retry_after }, false));
+    }
+
+    #[test]
+    fn an_error_code_is_told_unless_it_holds_a_secret() {
+        let code = |code: &str| {
+            let body = format!(r#"{{"error":"{code}"}}"#);
+            reading(&answer(400, JSON, body))
+                .err()
+                .unwrap()
+                .issuer_code()
+                .map(str::to_owned)
+        };
+        assert_eq!(code("invalid_grant").as_deref(), Some("invalid_grant"));
+        assert_eq!(code("something_new").as_deref(), Some("something_new"));
+        assert_eq!(code("bad-test-canary-secret-x"), None);
+        assert_eq!(code("test-canary-secret"), None);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let corpus: [&[u8]; 6] = [
+            br#"{"access_token":"test-a","expires_in":3600,"refresh_token":"test-r","scope":"a b"}"#,
+            br#"{"error":"invalid_grant"}"#,
+            b"access_token=a&expires_in=%zz",
+            b"{\"\\ud800\":1}",
+            b"\"\\",
+            b"{\"a\":{\"b\":[[[",
+        ];
+        let mut random = fastrand::Rng::with_seed(7);
+        for round in 0..20_000 {
+            let mut body = corpus[round % corpus.len()].to_vec();
+            for _ in 0..random.usize(0..6) {
+                let at = random.usize(0..body.len());
+                body[at] = random.u8(..);
+            }
+            body.truncate(random.usize(0..=body.len()));
+            let status = [200, 400, 401, 429, 500, 503][random.usize(0..6)];
+            let content_type = if random.bool() { JSON } else { FORM };
+            let _ = read(
+                &answer(status, content_type, body),
+                "login.example.com",
+                &Hidden::default(),
+                SystemTime::UNIX_EPOCH,
+            );
+        }
+    }
+}

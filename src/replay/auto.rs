@@ -1,0 +1,117 @@
+//! The default: [`Auto`] keeps what costs nothing to keep.
+
+use std::any::Any;
+
+use bytes::Bytes;
+use http_body::Body;
+use http_body_util::{Empty, Full};
+
+use super::Replay;
+
+/// Keeps empty bodies (made again by `Default`) and bodies in memory: `Full<Bytes>`, `String`, and this
+/// crate's own. Any other body is sent once.
+///
+/// No copy is made: `Bytes` are shared. A `String` is the exception.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Auto;
+
+/// What [`Auto`] keeps of a body.
+#[derive(Debug)]
+pub struct Kept(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Empty,
+    Full(Full<Bytes>),
+    Text(String),
+    #[cfg(feature = "client")]
+    Client(crate::provider::client::Body),
+}
+
+#[diagnostic::do_not_recommend]
+impl<B: Body + Default + 'static> Replay<B> for Auto {
+    type Body = B;
+    type Saved = Kept;
+
+    #[inline]
+    fn pass(&self, body: B) -> B {
+        body
+    }
+
+    #[inline]
+    fn prepare(&self, body: B) -> (B, Option<Kept>) {
+        let kept = if body.is_end_stream() { Some(Kind::Empty) } else { kept(&body) };
+        (body, kept.map(Kept))
+    }
+
+    fn replay(&self, saved: Kept) -> Option<B> {
+        match saved.0 {
+            Kind::Empty => Some(B::default()),
+            Kind::Full(full) => back(full),
+            Kind::Text(text) => back(text),
+            #[cfg(feature = "client")]
+            Kind::Client(body) => back(body),
+        }
+    }
+}
+
+/// A second handle on a body that lies in memory.
+fn kept(body: &dyn Any) -> Option<Kind> {
+    if let Some(full) = body.downcast_ref::<Full<Bytes>>() {
+        return Some(Kind::Full(full.clone()));
+    }
+    #[cfg(feature = "client")]
+    if let Some(body) = body.downcast_ref::<crate::provider::client::Body>() {
+        return Some(Kind::Client(body.clone()));
+    }
+    if body.is::<Empty<Bytes>>() {
+        return Some(Kind::Empty);
+    }
+    body.downcast_ref::<String>().map(|text| Kind::Text(text.clone()))
+}
+
+/// `T` as the `B` that it is.
+fn back<T: 'static, B: 'static>(body: T) -> Option<B> {
+    let mut slot = Some(body);
+    (&mut slot as &mut dyn Any).downcast_mut::<Option<B>>()?.take()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn again<B: Body + Default + Clone + PartialEqBody + 'static>(body: B) -> Option<B> {
+        let (_, kept) = Auto.prepare(body);
+        Auto.replay(kept?)
+    }
+
+    trait PartialEqBody {}
+    impl PartialEqBody for Full<Bytes> {}
+    impl PartialEqBody for String {}
+
+    #[test]
+    fn bodies_in_memory_are_kept_whole() {
+        assert_eq!(again(String::from("abc")).unwrap(), "abc");
+        assert_eq!(again(String::new()).unwrap(), "");
+        let full = again(Full::new(Bytes::from_static(b"abc"))).unwrap();
+        assert_eq!(full.size_hint().exact(), Some(3));
+        assert!(again(Full::new(Bytes::new())).unwrap().is_end_stream());
+    }
+
+    #[test]
+    fn a_body_that_is_neither_empty_nor_known_is_not_kept() {
+        #[derive(Default)]
+        struct Stream;
+        impl Body for Stream {
+            type Data = Bytes;
+            type Error = std::convert::Infallible;
+            fn poll_frame(
+                self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+                std::task::Poll::Ready(None)
+            }
+        }
+        assert!(Auto.prepare(Stream).1.is_none());
+    }
+}

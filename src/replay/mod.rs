@@ -1,0 +1,150 @@
+//! What is kept of a request, so that it can be sent twice.
+//!
+//! A request is kept only as far as its body allows: [`Auto`] keeps requests with an empty body or a
+//! body in memory, [`CloneBody`] those whose body is `Clone`, [`Never`] none. What cannot be kept is
+//! sent once: a refusal still renews the token for the next request, and goes to the caller as it came.
+
+mod auto;
+mod head;
+
+use std::sync::Arc;
+
+use http::{Method, request};
+
+pub use auto::{Auto, Kept};
+pub(crate) use head::Head;
+
+/// Keeps a request's body so that it can be sent a second time.
+///
+/// Pass a strategy to [`TokenLayer::replay`](crate::TokenLayer::replay).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot make a second copy of the request body `{B}`",
+    label = "this replay strategy does not fit the body `{B}`",
+    note = "if `{B}` is `Clone`: `.replay(CloneBody)`",
+    note = "if no replay is wanted: `.replay(Never)`; a refusal then still renews the token for the next request",
+    note = "`Auto`, the default, wants `B: http_body::Body + Default + 'static`"
+)]
+pub trait Replay<B> {
+    /// The body that the inner service gets; `B` for every strategy that does not wrap it.
+    type Body;
+    /// What is kept until the answer is there.
+    type Saved;
+
+    /// The body of a request that is not kept.
+    fn pass(&self, body: B) -> Self::Body;
+
+    /// The body of the first attempt, and what a second one could be made of.
+    fn prepare(&self, body: B) -> (Self::Body, Option<Self::Saved>);
+
+    /// The body of the second attempt; `None` hands the refusal to the caller.
+    fn replay(&self, saved: Self::Saved) -> Option<Self::Body>;
+
+    /// Whether requests with such a head are kept at all. Default: `true`.
+    fn keeps(&self, head: &request::Parts) -> bool {
+        let _ = head;
+        true
+    }
+}
+
+/// Clones the body.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CloneBody;
+
+impl<B: Clone> Replay<B> for CloneBody {
+    type Body = B;
+    type Saved = B;
+
+    fn pass(&self, body: B) -> B {
+        body
+    }
+
+    fn prepare(&self, body: B) -> (B, Option<B>) {
+        let saved = body.clone();
+        (body, Some(saved))
+    }
+
+    fn replay(&self, saved: B) -> Option<B> {
+        Some(saved)
+    }
+}
+
+/// Keeps nothing, and asks nothing of the body.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Never;
+
+impl<B> Replay<B> for Never {
+    type Body = B;
+    type Saved = std::convert::Infallible;
+
+    #[inline]
+    fn pass(&self, body: B) -> B {
+        body
+    }
+
+    #[inline]
+    fn prepare(&self, body: B) -> (B, Option<Self::Saved>) {
+        (body, None)
+    }
+
+    fn replay(&self, saved: Self::Saved) -> Option<B> {
+        match saved {}
+    }
+
+    #[inline]
+    fn keeps(&self, _: &request::Parts) -> bool {
+        false
+    }
+}
+
+/// Another strategy, for requests of some methods only. See [`TokenLayer::methods`](crate::TokenLayer::methods).
+#[derive(Clone, Debug)]
+pub struct Methods<R> {
+    replay: R,
+    methods: Arc<[Method]>,
+}
+
+impl<R> Methods<R> {
+    /// `replay` for requests of these methods, and [`Never`] for the rest.
+    pub fn new(replay: R, methods: impl IntoIterator<Item = Method>) -> Self {
+        Self {
+            replay,
+            methods: methods.into_iter().collect(),
+        }
+    }
+}
+
+impl<B, R: Replay<B>> Replay<B> for Methods<R> {
+    type Body = R::Body;
+    type Saved = R::Saved;
+
+    fn pass(&self, body: B) -> R::Body {
+        self.replay.pass(body)
+    }
+
+    fn prepare(&self, body: B) -> (R::Body, Option<R::Saved>) {
+        self.replay.prepare(body)
+    }
+
+    fn replay(&self, saved: R::Saved) -> Option<R::Body> {
+        self.replay.replay(saved)
+    }
+
+    fn keeps(&self, head: &request::Parts) -> bool {
+        self.methods.contains(&head.method) && self.replay.keeps(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_keep_only_theirs() {
+        let keeps = |method: Method| {
+            let (head, ()) = http::Request::builder().method(method).body(()).unwrap().into_parts();
+            Replay::<()>::keeps(&Methods::new(CloneBody, [Method::GET, Method::HEAD]), &head)
+        };
+        assert!(keeps(Method::GET) && keeps(Method::HEAD));
+        assert!(!keeps(Method::POST));
+    }
+}

@@ -1,0 +1,460 @@
+//! The decisions, all under one lock: whether a token is needed, who fetches it, which fetch answers whom.
+//!
+//! Time here is logical as well as real. Every refusal and every beginning of a fetch takes the next
+//! *tick*, so that "a fetch begun at or after the mark" is a comparison of two numbers. Nothing in
+//! this file waits, wakes, spawns or calls out: the engine does that after the lock is given back.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::breaker::{Breaker, Place};
+use super::flight::{Flight, Landing};
+use super::schedule::{Clearance, Schedule};
+use crate::challenge::Challenge;
+use crate::clock::Wall;
+use crate::error::{Error, FetchError, Kind};
+use crate::event::HandedBack;
+use crate::lifetime::{Freshness, Plan, RefreshPolicy};
+use crate::provider::{Cause, IfLost};
+use crate::token::{Generation, Secret, Token};
+
+/// A token in place. Immutable; everything a request needs of it comes from one of these.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) token: Token,
+    pub(crate) generation: Generation,
+    pub(crate) plan: Plan,
+    /// The tick at which its fetch began.
+    begun: u64,
+}
+
+/// Both clocks, read together.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) mono: Instant,
+    pub(super) wall: Wall,
+}
+
+/// What a caller who needs a token gets.
+pub(crate) enum Admission {
+    /// This token.
+    Use(Arc<Current>),
+    /// A seat in a flight; ask again when it has landed.
+    Wait(Landing),
+    /// Nothing, and why.
+    Deny(Error),
+}
+
+/// What a refused request may do.
+pub(crate) enum Refusal {
+    /// A newer token is in place.
+    Replay,
+    /// One is being fetched.
+    Wait(Landing),
+    /// The server's answer goes to the caller.
+    HandBack(HandedBack),
+}
+
+/// A flight that the engine has to start, once the lock is given back.
+pub(super) type Departure = Option<Arc<Flight>>;
+
+pub(super) struct Desk {
+    pub(super) current: Option<Arc<Current>>,
+    pub(super) credential: Option<Arc<Secret<Value>>>,
+    pub(super) schedule: Schedule,
+    pub(super) breaker: Breaker,
+    pub(super) phase: Phase,
+    pub(super) fetches: u64,
+    /// The generation that is published next.
+    upcoming: Generation,
+    /// The issuer handed out the same token again, so a refusal of it is not the token's fault alone.
+    repeated: bool,
+    tick: u64,
+    /// The tick at which the current token was refused.
+    refused: Option<u64>,
+    /// The monotonic clock says that the current token's time is over.
+    elapsed: bool,
+    /// The last mark of all: which generation, at which tick.
+    mark: Option<(Generation, u64)>,
+    /// The generation for which a provider was already asked for more than a newer token.
+    stepped_up: Option<Generation>,
+    air: Option<Aloft>,
+    /// Begins when the one in the air has landed.
+    next: Option<Arc<Flight>>,
+    /// Raised by whatever makes an answer in the air worthless.
+    fence: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    SignedOut,
+    ShutDown,
+}
+
+struct Aloft {
+    flight: Arc<Flight>,
+    /// The tick at which it began; `None` while it is waiting for its time.
+    begun: Option<u64>,
+}
+
+impl Desk {
+    pub(super) fn new() -> Self {
+        Self {
+            current: None,
+            credential: None,
+            schedule: Schedule::default(),
+            breaker: Breaker::default(),
+            phase: Phase::Open,
+            fetches: 0,
+            upcoming: Generation::FIRST,
+            repeated: false,
+            tick: 0,
+            refused: None,
+            elapsed: false,
+            mark: None,
+            stepped_up: None,
+            air: None,
+            next: None,
+            fence: 0,
+        }
+    }
+
+    /// The current token, if it may go out.
+    pub(super) fn usable(&self, wall: Wall) -> Option<&Arc<Current>> {
+        let current = self.current.as_ref()?;
+        let alive = self.refused.is_none() && !self.elapsed;
+        (alive && current.plan.freshness(wall) != Freshness::Expired).then_some(current)
+    }
+
+    /// The current token past its expiry, if the policy lets it go out when no other can be had.
+    pub(super) fn last_resort(&self, wall: Wall, policy: &RefreshPolicy) -> Option<Arc<Current>> {
+        let current = self.current.as_ref().filter(|_| self.refused.is_none())?;
+        (wall < current.plan.dies.after(policy.static_stability) && !policy.static_stability.is_zero())
+            .then(|| current.clone())
+    }
+
+    /// A request needs a token.
+    pub(super) fn need(&mut self, at: Moment, policy: &RefreshPolicy, runtime: bool) -> (Admission, Departure) {
+        if let Some(current) = self.usable(at.wall) {
+            return (Admission::Use(current.clone()), None);
+        }
+        let cause = match &self.current {
+            None => Cause::Initial,
+            Some(_) if self.refused.is_some() => Cause::Refused,
+            Some(_) => Cause::Expiring,
+        };
+        self.board(at, policy, runtime, cause, None)
+    }
+
+    /// A fetch is wanted whatever the schedule says.
+    pub(super) fn request(&mut self, policy: &RefreshPolicy, runtime: bool) -> (Admission, Departure) {
+        match self.phase {
+            Phase::SignedOut => return (Admission::Deny(Error::new(Kind::SignedOut)), None),
+            Phase::ShutDown => return (Admission::Deny(Error::new(Kind::ShutDown)), None),
+            Phase::Open => {}
+        }
+        if let Some(flight) = self.answering() {
+            return (Admission::Wait(flight.join()), None);
+        }
+        if !runtime {
+            return (Admission::Deny(Error::new(Kind::NoRuntime)), None);
+        }
+        self.enqueue(Flight::new(Cause::Requested, self.fence, policy.max_waiters))
+    }
+
+    /// The current token is stale: a fetch may begin, but nobody waits for it.
+    /// The second value says until when it is useless to ask again.
+    pub(super) fn renew(&mut self, at: Moment, policy: &RefreshPolicy, runtime: bool) -> (Departure, Option<Instant>) {
+        if self.air.is_some() || self.phase != Phase::Open || !runtime || self.usable(at.wall).is_none() {
+            return (None, None);
+        }
+        match self.schedule.in_background() {
+            None => (None, Some(at.mono + NEVER)),
+            Some(Some(until)) if until > at.mono => (None, Some(until)),
+            Some(_) => (self.start(Flight::new(Cause::Expiring, self.fence, policy.max_waiters)).1, None),
+        }
+    }
+
+    /// A server refused `generation`. `accepted`: somebody has accepted it before.
+    /// The flag says whether this refusal is the one that marks it.
+    pub(super) fn refuse(
+        &mut self,
+        generation: Generation,
+        place: Place,
+        challenge: Challenge,
+        accepted: bool,
+        (at, policy, runtime): (Moment, &RefreshPolicy, bool),
+    ) -> (Refusal, Departure, bool) {
+        let hand_back = |reason| (Refusal::HandBack(reason), None, false);
+        let Some(current) = self.current.as_ref().map(|current| (current.generation, current.begun)) else {
+            return hand_back(HandedBack::NotRenewed);
+        };
+        if generation < current.0 {
+            // Late: the token in place answers, unless its fetch began before the mark.
+            let too_old = self.mark.is_some_and(|(marked, tick)| marked == generation && current.1 < tick);
+            if let Some(flight) = self.answering().filter(|_| too_old) {
+                return (Refusal::Wait(flight.join()), None, false);
+            }
+            let (admission, departure) = self.need(at, policy, runtime);
+            return (Refusal::from(admission), departure, false);
+        }
+        if wants_step_up(&challenge) {
+            let (refusal, departure) = self.step_up(generation, challenge, policy, runtime);
+            return (refusal, departure, false);
+        }
+        let first = self.refused.is_none();
+        if first {
+            if !self.breaker.admits(place, accepted && !self.repeated, at.mono) {
+                return hand_back(HandedBack::Breaker);
+            }
+            self.tick += 1;
+            self.refused = Some(self.tick);
+            self.mark = Some((generation, self.tick));
+        }
+        let (admission, departure) = self.board(at, policy, runtime, Cause::Refused, Some(challenge));
+        (Refusal::from(admission), departure, first)
+    }
+
+    /// Asks the provider, once per token, for what the server demands beyond a newer token.
+    fn step_up(
+        &mut self,
+        generation: Generation,
+        challenge: Challenge,
+        policy: &RefreshPolicy,
+        runtime: bool,
+    ) -> (Refusal, Departure) {
+        let asked = self.stepped_up.replace(generation) == Some(generation);
+        let aloft = self.air.as_ref().filter(|air| air.flight.step_up);
+        match aloft {
+            Some(air) => (Refusal::Wait(air.flight.join()), None),
+            None if asked || !runtime || self.phase != Phase::Open || self.air.is_some() => {
+                (Refusal::HandBack(HandedBack::StepUp), None)
+            }
+            None => {
+                let mut flight = Flight::new(Cause::Refused, self.fence, policy.max_waiters);
+                flight.challenge = Some(challenge);
+                flight.step_up = true;
+                let (admission, departure) = self.start(flight);
+                (Refusal::from(admission), departure)
+            }
+        }
+    }
+
+    /// A seat in the flight that answers, in the air, after it, or in a new one if the schedule clears it.
+    fn board(
+        &mut self,
+        at: Moment,
+        policy: &RefreshPolicy,
+        runtime: bool,
+        cause: Cause,
+        challenge: Option<Challenge>,
+    ) -> (Admission, Departure) {
+        match self.phase {
+            Phase::SignedOut => return (Admission::Deny(Error::new(Kind::SignedOut)), None),
+            Phase::ShutDown => {
+                let admission = match &self.air {
+                    Some(air) => Admission::Wait(air.flight.join()),
+                    None => Admission::Deny(Error::new(Kind::ShutDown)),
+                };
+                return (admission, None);
+            }
+            Phase::Open => {}
+        }
+        if let Some(flight) = self.answering() {
+            return (Admission::Wait(flight.join()), None);
+        }
+        let mut flight = Flight::new(cause, self.fence, policy.max_waiters);
+        flight.challenge = challenge;
+        if self.air.is_some() {
+            return self.enqueue(flight);
+        }
+        match self.schedule.needed(at.mono, self.min_interval(policy)) {
+            Clearance::Deny(error) => (Admission::Deny(error), None),
+            Clearance::Go(_) if !runtime => (Admission::Deny(Error::new(Kind::NoRuntime)), None),
+            Clearance::Go(not_before) => {
+                flight.not_before = not_before;
+                self.start(flight)
+            }
+        }
+    }
+
+    /// The flight whose token answers what is asked now: the one in the air, or the one after it.
+    fn answering(&self) -> Option<&Arc<Flight>> {
+        let mark = self.refused.or(self.mark.map(|(_, tick)| tick)).unwrap_or(0);
+        let air = self.air.as_ref().filter(|air| {
+            // A flight that was begun because of a refusal also answers for the token that an
+            // earlier flight published meanwhile: both are older than what it brings.
+            let recent = air.begun.is_none_or(|tick| tick >= mark) || air.flight.cause == Cause::Refused;
+            air.flight.fence == self.fence && recent && !air.flight.step_up
+        });
+        air.map(|air| &air.flight).or(self.next.as_ref())
+    }
+
+    /// Goes up at once, or after the one in the air, whose token does not answer: it began before the
+    /// mark, so it may be as dead as the one refused, or it was fenced off.
+    fn enqueue(&mut self, flight: Flight) -> (Admission, Departure) {
+        if self.air.is_none() {
+            return self.start(flight);
+        }
+        let next = self.next.insert(Arc::new(flight));
+        (Admission::Wait(next.join()), None)
+    }
+
+    fn start(&mut self, flight: Flight) -> (Admission, Departure) {
+        let flight = Arc::new(flight);
+        let landing = flight.join();
+        self.air = Some(Aloft {
+            flight: flight.clone(),
+            begun: None,
+        });
+        (Admission::Wait(landing), Some(flight))
+    }
+
+    /// The fetch goes out now.
+    pub(super) fn begin(&mut self) {
+        self.tick += 1;
+        self.fetches += 1;
+        let tick = self.tick;
+        if let Some(air) = &mut self.air {
+            air.begun = Some(tick);
+        }
+    }
+
+    /// Whether an answer of `flight` still counts.
+    pub(super) fn counts(&self, flight: &Flight) -> bool {
+        flight.fence == self.fence && self.phase != Phase::SignedOut
+    }
+
+    /// Puts a token in place and takes its flight out of the air.
+    pub(super) fn publish(
+        &mut self,
+        token: Token,
+        (issued, dies): (Wall, Wall),
+        policy: &RefreshPolicy,
+        at: Moment,
+    ) -> Arc<Current> {
+        let hint = token.refresh_hint().map(|after| issued.after(after));
+        let plan = policy.plan(at.wall, dies, hint, token.renewal_deadline().map(Wall::of));
+        let previous = self.current.as_ref().map(|current| current.token.secret());
+        self.repeated = previous == Some(token.secret());
+        let pause = (self.repeated || self.refused.is_some()).then_some(plan.min_interval);
+        self.schedule.succeeded(at.mono, pause);
+        let generation = self.upcoming;
+        self.upcoming = generation.next();
+        let token = token.landed(generation, issued.to_system_time(), dies.to_system_time());
+        if let Some(credential) = token.renewal_credential() {
+            self.adopt(credential.clone());
+        }
+        let begun = self.air.take().and_then(|air| air.begun).unwrap_or(self.tick);
+        let current = Arc::new(Current {
+            token,
+            generation,
+            plan,
+            begun,
+        });
+        self.current = Some(current.clone());
+        self.refused = None;
+        self.elapsed = false;
+        current
+    }
+
+    /// From now on the token is renewed with this.
+    pub(super) fn adopt(&mut self, credential: Value) {
+        self.credential = Some(Arc::new(Secret::new(credential)));
+    }
+
+    /// Takes a flight that brought nothing out of the air; returns the error as callers see it.
+    pub(super) fn fail(&mut self, flight: &Flight, error: FetchError, if_lost: IfLost, now: Instant) -> FetchError {
+        self.air = None;
+        if flight.step_up || !self.counts(flight) {
+            return error;
+        }
+        self.schedule.failed(error, if_lost, now)
+    }
+
+    /// Takes a flight out of the air that ended without a word.
+    pub(super) fn abort(&mut self, flight: &Arc<Flight>, policy: &RefreshPolicy, now: Instant) -> Option<Arc<Flight>> {
+        let pause = self.min_interval(policy);
+        let air = self.air.take_if(|air| Arc::ptr_eq(&air.flight, flight))?;
+        self.schedule.aborted(air.begun.is_some(), pause, now);
+        self.next.take()
+    }
+
+    /// Takes a flight out of the air whose answer no longer counts.
+    pub(super) fn discard(&mut self) {
+        self.air = None;
+    }
+
+    /// The flight that was waiting for the air to be free goes up.
+    pub(super) fn depart_next(&mut self) -> Departure {
+        let next = self.next.take()?;
+        self.air = Some(Aloft {
+            flight: next.clone(),
+            begun: None,
+        });
+        Some(next)
+    }
+
+    /// Nobody goes up after the one that failed: its failure answers them as well.
+    pub(super) fn cancel_next(&mut self) -> Option<Arc<Flight>> {
+        self.next.take()
+    }
+
+    /// The monotonic clock has reached the end of `generation`.
+    pub(super) fn elapse(&mut self, generation: Generation) -> bool {
+        let concerned = self.current.as_ref().is_some_and(|current| current.generation == generation);
+        self.elapsed |= concerned;
+        concerned
+    }
+
+    /// Forgets token and credential, and fences off what is in the air. Returns whom to tell.
+    pub(super) fn leave(&mut self, phase: Phase, credential: Option<Value>) -> Vec<Arc<Flight>> {
+        self.phase = phase;
+        self.fence += 1;
+        self.current = None;
+        self.refused = None;
+        self.elapsed = false;
+        self.mark = None;
+        self.schedule = Schedule::default();
+        self.credential = credential.map(|credential| Arc::new(Secret::new(credential)));
+        let aloft = self.air.as_ref().map(|air| air.flight.clone());
+        aloft.into_iter().chain(self.next.take()).collect()
+    }
+
+    pub(super) fn in_air(&self) -> Option<&Arc<Flight>> {
+        self.air.as_ref().map(|air| &air.flight)
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    pub(super) fn min_interval(&self, policy: &RefreshPolicy) -> std::time::Duration {
+        let current = self.current.as_ref();
+        current.map_or(policy.min_interval, |current| current.plan.min_interval)
+    }
+}
+
+impl From<Admission> for Refusal {
+    fn from(admission: Admission) -> Self {
+        match admission {
+            Admission::Use(_) => Self::Replay,
+            Admission::Wait(landing) => Self::Wait(landing),
+            Admission::Deny(_) => Self::HandBack(HandedBack::NotRenewed),
+        }
+    }
+}
+
+/// A newer token of the same grant would be refused as well (RFC 9470; Continuous Access Evaluation).
+fn wants_step_up(challenge: &Challenge) -> bool {
+    matches!(
+        challenge.error(),
+        Some("insufficient_user_authentication" | "insufficient_claims")
+    )
+}
+
+/// Longer than any process; `Instant` has no end of its own.
+const NEVER: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 24 * 3600);

@@ -1,0 +1,256 @@
+//! The engine behind every [`Tokens`](crate::Tokens) handle: what is published, and how decisions are carried out.
+//!
+//! The [`desk`](super::desk) decides under a lock. What it decided is done here, after the lock is
+//! given back: flights are started, tokens published, waiters woken, observers told.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::breaker::Place;
+use super::desk::{Admission, Current, Departure, Desk, Moment, Refusal};
+use super::fetch;
+use super::flight::{Flight, Landed};
+use super::store::Store;
+use crate::challenge::Challenge;
+use crate::clock::{Clock, Wall};
+use crate::error::{Error, Kind};
+use crate::event::{Event, HandedBack, Observe};
+use crate::lifetime::{Freshness, RefreshPolicy};
+use crate::provider::AnyProvider;
+use crate::stripe::Padded;
+use crate::token::Generation;
+
+pub(crate) struct Engine {
+    /// The generation that may go out, or zero. Written under the desk's lock only, after `current`;
+    /// read by every call, so it stands on a cache line that nothing else is written to.
+    signal: Padded<AtomicU64>,
+    /// The newest generation that some server accepted.
+    accepted: Padded<AtomicU64>,
+    /// Whether any route is tripped, so that acceptance has something to clear.
+    tripped: AtomicBool,
+    /// Until then (wall nanoseconds) it is useless to ask for a background renewal.
+    quiet_until: AtomicU64,
+    /// Written under the desk's lock only, after the store; read by every call whose layer has no snapshot of it.
+    current: ArcSwapOption<Current>,
+    desk: Mutex<Desk>,
+    /// The generation published last; its receivers also learn from it that the engine is gone.
+    pub(super) published: watch::Sender<u64>,
+    /// Told whenever a flight has left the air.
+    pub(super) grounded: Notify,
+    pub(super) provider: Arc<dyn AnyProvider>,
+    pub(super) policy: RefreshPolicy,
+    pub(super) clock: Clock,
+    pub(super) store: Option<Arc<dyn Store>>,
+    observers: Vec<Arc<dyn Observe>>,
+    id: u64,
+}
+
+impl Engine {
+    pub(super) fn new(
+        provider: Arc<dyn AnyProvider>,
+        policy: RefreshPolicy,
+        clock: Clock,
+        store: Option<Arc<dyn Store>>,
+        observers: Vec<Arc<dyn Observe>>,
+    ) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            signal: Padded::default(),
+            accepted: Padded::default(),
+            tripped: AtomicBool::new(false),
+            quiet_until: AtomicU64::new(0),
+            current: ArcSwapOption::empty(),
+            desk: Mutex::new(Desk::new()),
+            published: watch::Sender::new(0),
+            grounded: Notify::new(),
+            provider,
+            policy,
+            clock,
+            store,
+            observers,
+        }
+    }
+
+    /// The generation that may go out, or zero.
+    #[inline]
+    pub(crate) fn signal(&self) -> u64 {
+        self.signal.0.load(Ordering::Acquire)
+    }
+
+    /// Tells this engine from every other of the process.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Wall {
+        self.clock.coarse()
+    }
+
+    /// A token to go out with, a seat to wait in, or why there is none.
+    pub(crate) fn admit(self: &Arc<Self>) -> Admission {
+        let wall = self.now();
+        if let Some(current) = self.in_place(wall) {
+            if current.plan.freshness(wall) == Freshness::Stale {
+                self.renew_in_background(wall);
+            }
+            return Admission::Use(current);
+        }
+        let runtime = Handle::try_current().ok();
+        let (admission, departure) = self.desk().need(self.moment(), &self.policy, runtime.is_some());
+        self.depart(departure, runtime);
+        match admission {
+            Admission::Deny(error) => self.last_resort().map_or(Admission::Deny(error), Admission::Use),
+            admitted => admitted,
+        }
+    }
+
+    /// The current token if it may go out, without a lock.
+    pub(crate) fn in_place(&self, wall: Wall) -> Option<Arc<Current>> {
+        let signal = self.signal();
+        let current = self.current.load_full()?;
+        let good = current.generation.get() == signal && current.plan.freshness(wall) != Freshness::Expired;
+        good.then_some(current)
+    }
+
+    /// What goes out past its expiry because nothing else can be had, if the policy wants that.
+    pub(crate) fn last_resort(&self) -> Option<Arc<Current>> {
+        self.desk().last_resort(self.now(), &self.policy)
+    }
+
+    /// A fetch that nobody waits for, if one is due.
+    pub(crate) fn renew_in_background(self: &Arc<Self>, wall: Wall) {
+        if wall < Wall::from_nanos(self.quiet_until.load(Ordering::Relaxed)) {
+            return;
+        }
+        let runtime = Handle::try_current().ok();
+        let moment = self.moment();
+        let (departure, useless_until) = self.desk().renew(moment, &self.policy, runtime.is_some());
+        if let Some(until) = useless_until {
+            let quiet = wall.after(until.saturating_duration_since(moment.mono));
+            self.quiet_until.store(quiet.nanos(), Ordering::Relaxed);
+        }
+        self.depart(departure, runtime);
+    }
+
+    /// A fetch now, whatever the schedule says.
+    pub(super) fn request(self: &Arc<Self>) -> Admission {
+        let runtime = Handle::try_current().ok();
+        let (admission, departure) = self.desk().request(&self.policy, runtime.is_some());
+        self.depart(departure, runtime);
+        admission
+    }
+
+    /// A server refused `generation`.
+    #[cold]
+    pub(crate) fn refuse(self: &Arc<Self>, generation: Generation, place: Place, challenge: Challenge) -> Refusal {
+        let runtime = Handle::try_current().ok();
+        let accepted = self.accepted.0.load(Ordering::Relaxed) >= generation.get();
+        let (refusal, departure, marked) = {
+            let mut desk = self.desk();
+            let outlook = (self.moment(), &self.policy, runtime.is_some());
+            let decided = desk.refuse(generation, place, challenge, accepted, outlook);
+            if desk.is_refused() {
+                self.signal.0.store(0, Ordering::Release);
+            }
+            decided
+        };
+        if marked {
+            self.tell(&Event::Refused { generation });
+        }
+        if let Refusal::HandBack(HandedBack::Breaker) = refusal {
+            self.tell(&Event::BreakerHeld { generation });
+        }
+        self.depart(departure, runtime);
+        refusal
+    }
+
+    /// The replay of a request was refused as well.
+    pub(crate) fn refuse_again(&self, place: Place) {
+        if let Some(route) = place.route {
+            self.desk().breaker.trip(route, Instant::now());
+            self.tripped.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A server accepted `generation`.
+    #[inline]
+    pub(crate) fn accept(&self, generation: Generation) {
+        if self.accepted.0.load(Ordering::Relaxed) < generation.get() {
+            self.accepted.0.fetch_max(generation.get(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether [`accept_at`](Self::accept_at) has anything to do.
+    #[inline]
+    pub(crate) fn is_tripped(&self) -> bool {
+        self.tripped.load(Ordering::Relaxed)
+    }
+
+    /// A tripped route accepts again.
+    #[cold]
+    pub(crate) fn accept_at(&self, route: u64) {
+        let still = self.desk().breaker.clear(route);
+        self.tripped.store(still, Ordering::Relaxed);
+    }
+
+    /// Starts a flight that the desk decided on. The lock must have been given back: a runtime that
+    /// is shutting down drops the task at once, and that takes the lock.
+    fn depart(self: &Arc<Self>, departure: Departure, runtime: Option<Handle>) {
+        if let (Some(flight), Some(runtime)) = (departure, runtime) {
+            runtime.spawn(fetch::fly(self.clone(), flight));
+        }
+    }
+
+    pub(super) fn desk(&self) -> MutexGuard<'_, Desk> {
+        // Nothing panics while it is held; a poisoned lock would still hold a whole desk.
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        Moment {
+            mono: Instant::now(),
+            wall: self.now(),
+        }
+    }
+
+    /// Lets `current` go out, or nothing. Call it under the desk's lock.
+    pub(super) fn show(&self, current: Option<Arc<Current>>) {
+        let signal = current.as_ref().map_or(0, |current| current.generation.get());
+        self.current.store(current);
+        self.signal.0.store(signal, Ordering::Release);
+        self.quiet_until.store(0, Ordering::Relaxed);
+    }
+
+    /// The monotonic clock has reached the end of `generation`.
+    pub(super) fn elapse(&self, generation: Generation) {
+        let mut desk = self.desk();
+        if desk.elapse(generation) {
+            self.signal.0.store(0, Ordering::Release);
+        }
+    }
+
+    /// A flight ended without a word: its task panicked or was aborted, or its runtime ended.
+    pub(super) fn abort(&self, flight: &Arc<Flight>) {
+        let next = self.desk().abort(flight, &self.policy, Instant::now());
+        let error = Error::new(Kind::Aborted);
+        for stranded in [Some(flight), next.as_ref()].into_iter().flatten() {
+            stranded.land(Landed::Failed(error.clone()));
+        }
+        self.grounded.notify_waiters();
+    }
+
+    pub(crate) fn tell(&self, event: &Event) {
+        for observer in &self.observers {
+            // An observer that panics must not take a fetch with it.
+            let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(event)));
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The task of a flight: wait for its time, fetch, and land in this order: persist, publish, wake, tell.
+//!
+//! The task belongs to nobody. While its fetch is in the air it keeps the engine alive, so that a
+//! rotated credential lands even if every handle is gone. Once landed it holds only a `Weak` and goes
+//! on as the timer of its token: when the monotonic clock says that the time is over, so does the engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use super::desk::{Current, Departure};
+use super::engine::Engine;
+use super::flight::{Flight, Landed};
+use super::store;
+use crate::clock::Wall;
+use crate::error::{Error, FetchError};
+use crate::event::Event;
+use crate::provider::{FetchContext, IfLost};
+use crate::token::{Expiry, Generation, Token, Warning};
+
+/// Flies `flight`, and whatever was waiting for the air to be free.
+///
+/// Not an `async fn`: the pilot has to be on board before the task is first polled, because a runtime
+/// that is shutting down drops tasks that it never polled.
+pub(super) fn fly(engine: Arc<Engine>, flight: Arc<Flight>) -> impl Future<Output = ()> + Send {
+    let mut pilot = Pilot { engine, flight };
+    async move {
+        let mut timer = None;
+        loop {
+            let (published, next) = pilot.fly_once().await;
+            timer = published.map(|current| Timer::of(&pilot.engine, &current)).or(timer);
+            pilot.engine.grounded.notify_waiters();
+            let Some(next) = next else { break };
+            pilot.flight = next;
+        }
+        drop(pilot);
+        if let Some(timer) = timer {
+            timer.run().await;
+        }
+    }
+}
+
+/// Sees to it that a flight lands, come what may.
+struct Pilot {
+    engine: Arc<Engine>,
+    flight: Arc<Flight>,
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        // Finds nothing to do if it landed.
+        self.engine.abort(&self.flight);
+    }
+}
+
+impl Pilot {
+    async fn fly_once(&self) -> (Option<Arc<Current>>, Departure) {
+        let (engine, flight) = (&*self.engine, &*self.flight);
+        if let Some(not_before) = flight.not_before {
+            sleep_until(not_before).await;
+        }
+        let (lost_before, sent) = {
+            let mut desk = engine.desk();
+            desk.begin();
+            (desk.schedule.lost(), engine.moment())
+        };
+        engine.tell(&Event::FetchBegan { cause: flight.cause });
+        let fetched = self.fetch(lost_before).await.and_then(|token| engine.vet(token, sent.wall));
+        let took = sent.mono.elapsed();
+        match fetched {
+            Ok(vetted) => self.land(vetted, took).await,
+            Err(error) => (None, self.crash(error, took)),
+        }
+    }
+
+    /// One presentation, and a second one if the answer was lost and the provider's policy allows it.
+    async fn fetch(&self, lost_before: u32) -> Result<Token, FetchError> {
+        let engine = &*self.engine;
+        let began = engine.now();
+        let first = self.exchange().await;
+        let Err(error) = &first else { return first };
+        let again = match engine.provider.if_lost() {
+            _ if !error.is_lost() => false,
+            IfLost::ReplayOnce => lost_before == 0,
+            IfLost::ReplayWithin(limit) => lost_before == 0 && began.until(engine.now()) < limit,
+            IfLost::NeverReplay | IfLost::Idempotent => false,
+        };
+        if !again {
+            return first;
+        }
+        if let Some(store) = &engine.store
+            && let Some(kept) = store.load().await
+        {
+            engine.desk().adopt(kept);
+        }
+        self.exchange().await
+    }
+
+    async fn exchange(&self) -> Result<Token, FetchError> {
+        let engine = &*self.engine;
+        let limit = engine.policy.fetch_timeout;
+        let context = {
+            let desk = engine.desk();
+            FetchContext {
+                previous: desk.current.as_ref().map(|current| current.token.clone()),
+                credential: desk.credential.clone(),
+                cause: self.flight.cause,
+                challenge: self.flight.challenge.clone(),
+                clock: engine.clock.clone(),
+                timeout: limit,
+                engine: engine.id(),
+            }
+        };
+        let limit = limit.saturating_mul(engine.provider.exchanges().clamp(1, 3));
+        timeout(limit, engine.provider.fetch(context)).await.unwrap_or_else(|_| {
+            Err(FetchError::transient(format!(
+                "the provider did not answer within {limit:?}; \
+                 if its client goes through the layer that waits for it, give it a client of its own"
+            ))
+            .lost())
+        })
+    }
+
+    /// Persist, publish, wake, tell.
+    async fn land(&self, vetted: Vetted, took: Duration) -> (Option<Arc<Current>>, Departure) {
+        let (engine, flight) = (&*self.engine, &*self.flight);
+        if let Some(store) = engine.store.as_ref().filter(|_| engine.desk().counts(flight)) {
+            let _ = timeout(store::PATIENCE, store.save(vetted.token.clone())).await;
+        }
+        let (published, next) = {
+            let mut desk = engine.desk();
+            let moment = engine.moment();
+            let published = desk.counts(flight).then(|| {
+                let Vetted { token, issued, dies } = vetted;
+                let current = desk.publish(token, (issued, dies), &engine.policy, moment);
+                engine.show(Some(current.clone()));
+                current
+            });
+            if published.is_none() {
+                desk.discard();
+            }
+            (published, desk.depart_next())
+        };
+        let Some(current) = published else {
+            flight.land(Landed::Superseded);
+            engine.tell(&Event::Discarded);
+            return (None, next);
+        };
+        let waited = flight.land(Landed::Published);
+        engine.published.send_replace(current.generation.get());
+        engine.tell(&Event::Renewed {
+            generation: current.generation,
+            cause: flight.cause,
+            took,
+            expires_in: engine.now().until(current.plan.dies),
+            waited,
+        });
+        for &warning in current.token.warnings() {
+            let generation = current.generation;
+            engine.tell(&Event::Warned { generation, warning });
+        }
+        (Some(current), next)
+    }
+
+    /// No token: everyone is told the same at once, also those who wanted to go up next.
+    fn crash(&self, error: FetchError, took: Duration) -> Departure {
+        let (engine, flight) = (&*self.engine, &*self.flight);
+        let (error, counts, stranded, next) = {
+            let mut desk = engine.desk();
+            let counts = desk.counts(flight);
+            let error = desk.fail(flight, error, engine.provider.if_lost(), Instant::now());
+            // Who asked after a fence, or after a step-up failed, is not answered by this failure.
+            let answers = counts && !flight.step_up;
+            let stranded = if answers { desk.cancel_next() } else { None };
+            (error, counts, stranded, desk.depart_next())
+        };
+        let class = Some(error.class());
+        let error = Error::from(error);
+        if !counts {
+            flight.land(Landed::Superseded);
+            engine.tell(&Event::Discarded);
+            return next;
+        }
+        let mut waited = flight.land(Landed::Failed(error.clone()));
+        if let Some(stranded) = stranded {
+            waited += stranded.land(Landed::Failed(error.clone()));
+        }
+        engine.tell(&Event::FetchFailed {
+            cause: flight.cause,
+            class,
+            error,
+            took,
+            waited,
+        });
+        next
+    }
+}
+
+/// A token that may land, with both of its times known.
+struct Vetted {
+    token: Token,
+    issued: Wall,
+    dies: Wall,
+}
+
+impl Engine {
+    /// Adopts nothing that is empty, unprintable or dead on arrival; knows when the rest dies.
+    fn vet(&self, token: Token, sent: Wall) -> Result<Vetted, FetchError> {
+        if let Some(flaw) = token.flaw() {
+            return Err(FetchError::transient(flaw));
+        }
+        let now = self.now();
+        let issued = token.issue_time().map_or(sent, Wall::of);
+        let (dies, token) = match token.expiry() {
+            Expiry::In(life) => (issued.after(life), token),
+            Expiry::At(at) => (Wall::of(at), token),
+            Expiry::Unknown => (now.after(self.policy.assumed_life), token.warning(Warning::LifetimeAssumed)),
+        };
+        if dies <= now {
+            return Err(FetchError::transient("the token had expired when it arrived; compare the clocks"));
+        }
+        Ok(Vetted {
+            token,
+            issued,
+            dies: dies.min(now.after(LONGEST_LIFE)),
+        })
+    }
+}
+
+/// A life that is said to be longer counts as this long.
+const LONGEST_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The monotonic side of a token's life.
+struct Timer {
+    engine: std::sync::Weak<Engine>,
+    published: watch::Receiver<u64>,
+    generation: Generation,
+    ends: Instant,
+}
+
+impl Timer {
+    fn of(engine: &Arc<Engine>, current: &Current) -> Self {
+        Self {
+            engine: Arc::downgrade(engine),
+            published: engine.published.subscribe(),
+            generation: current.generation,
+            ends: Instant::now() + engine.now().until(current.plan.required),
+        }
+    }
+
+    /// Ends with its token, with the next one, or with the last handle.
+    async fn run(mut self) {
+        let replaced = async {
+            while *self.published.borrow_and_update() == self.generation.get() {
+                if self.published.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if timeout_at(self.ends, replaced).await.is_err()
+            && let Some(engine) = self.engine.upgrade()
+        {
+            engine.elapse(self.generation);
+        }
+    }
+}

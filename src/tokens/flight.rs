@@ -1,0 +1,218 @@
+//! One fetch in the air, and whoever waits for it to land.
+//!
+//! A flight is started once and lands once. Waiters hold a [`Landing`]; leaving costs nothing but a
+//! seat, because the fetch itself runs in a task that no waiter owns ([`super::fetch`]).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::time::Instant;
+
+use crate::challenge::Challenge;
+use crate::error::{Error, Kind};
+use crate::provider::Cause;
+
+/// A fetch that was decided, is in the air, or has landed.
+pub(crate) struct Flight {
+    pub(super) cause: Cause,
+    pub(super) challenge: Option<Challenge>,
+    /// Asked for by a server that wants more than a newer token; its failure says nothing about the current one.
+    pub(super) step_up: bool,
+    /// Not before this: a minimum interval or a backoff stands between.
+    pub(super) not_before: Option<Instant>,
+    /// Its answer counts only if nobody signed out or installed a credential since.
+    pub(super) fence: u64,
+    seats: usize,
+    state: Mutex<State>,
+}
+
+/// How a flight ended, the same for all who waited.
+#[derive(Clone, Debug)]
+pub(crate) enum Landed {
+    /// A new token is in place.
+    Published,
+    /// Its answer no longer counts; look again.
+    Superseded,
+    /// No token.
+    Failed(Error),
+}
+
+impl Flight {
+    pub(super) fn new(cause: Cause, fence: u64, seats: usize) -> Self {
+        Self {
+            cause,
+            challenge: None,
+            step_up: false,
+            not_before: None,
+            fence,
+            seats,
+            state: Mutex::new(State::InAir(Seats::default())),
+        }
+    }
+
+    /// Takes a seat. The waiter is registered when it is first polled.
+    pub(super) fn join(self: &Arc<Self>) -> Landing {
+        Landing {
+            flight: self.clone(),
+            seat: None,
+        }
+    }
+
+    /// Ends the wait of everyone, once; returns how many they were. Later calls change nothing.
+    pub(super) fn land(&self, landed: Landed) -> usize {
+        let waiting = match std::mem::replace(&mut *self.lock(), State::Landed(landed)) {
+            State::InAir(seats) => seats.into_wakers(),
+            State::Landed(first) => {
+                *self.lock() = State::Landed(first);
+                return 0;
+            }
+        };
+        let waited = waiting.len();
+        // Outside the lock: a waker may poll at once.
+        waiting.into_iter().for_each(Waker::wake);
+        waited
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        match &*self.lock() {
+            State::InAir(seats) => seats.taken,
+            State::Landed(_) => 0,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held; a poisoned lock would still hold a whole state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Resolves when its flight has landed. Dropping it gives the seat back and stops nothing.
+#[must_use = "a landing that is not polled waits for nothing"]
+pub(crate) struct Landing {
+    flight: Arc<Flight>,
+    seat: Option<usize>,
+}
+
+impl Future for Landing {
+    type Output = Landed;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed> {
+        let this = &mut *self;
+        let limit = this.flight.seats;
+        match &mut *this.flight.lock() {
+            State::Landed(landed) => {
+                this.seat = None;
+                Poll::Ready(landed.clone())
+            }
+            State::InAir(seats) if this.seat.is_none() && seats.taken >= limit => {
+                Poll::Ready(Landed::Failed(Error::new(Kind::Overloaded { limit })))
+            }
+            State::InAir(seats) => {
+                this.seat = Some(seats.take(this.seat, cx.waker()));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let Some(seat) = self.seat else { return };
+        let left = match &mut *self.flight.lock() {
+            State::InAir(seats) => seats.leave(seat),
+            State::Landed(_) => None,
+        };
+        // Outside the lock: dropping a waker may drop a task, and that task another landing.
+        drop(left);
+    }
+}
+
+enum State {
+    InAir(Seats),
+    Landed(Landed),
+}
+
+/// Wakers by seat; a seat that was left is used again.
+#[derive(Default)]
+struct Seats {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+    taken: usize,
+}
+
+impl Seats {
+    fn take(&mut self, seat: Option<usize>, waker: &Waker) -> usize {
+        if let Some(seat) = seat {
+            match &mut self.wakers[seat] {
+                Some(known) => known.clone_from(waker),
+                empty => *empty = Some(waker.clone()),
+            }
+            return seat;
+        }
+        self.taken += 1;
+        if let Some(seat) = self.free.pop() {
+            self.wakers[seat] = Some(waker.clone());
+            return seat;
+        }
+        self.wakers.push(Some(waker.clone()));
+        self.wakers.len() - 1
+    }
+
+    fn leave(&mut self, seat: usize) -> Option<Waker> {
+        self.taken -= 1;
+        self.free.push(seat);
+        self.wakers[seat].take()
+    }
+
+    fn into_wakers(self) -> Vec<Waker> {
+        self.wakers.into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    fn flight(seats: usize) -> Arc<Flight> {
+        Arc::new(Flight::new(Cause::Initial, 0, seats))
+    }
+
+    #[test]
+    fn a_landing_wakes_everyone_once() {
+        let flight = flight(8);
+        let mut waiters: Vec<_> = (0..5).map(|_| task::spawn(flight.join())).collect();
+        waiters.iter_mut().for_each(|waiter| assert_pending!(waiter.poll()));
+        assert_eq!(flight.land(Landed::Published), 5);
+        assert_eq!(flight.land(Landed::Superseded), 0);
+        for waiter in &mut waiters {
+            assert!(waiter.is_woken());
+            assert!(matches!(assert_ready!(waiter.poll()), Landed::Published));
+        }
+    }
+
+    #[test]
+    fn who_joins_after_the_landing_does_not_wait() {
+        let flight = flight(8);
+        flight.land(Landed::Published);
+        assert_ready!(task::spawn(flight.join()).poll());
+    }
+
+    #[test]
+    fn a_seat_that_was_left_is_given_to_the_next() {
+        let flight = flight(2);
+        let mut first = task::spawn(flight.join());
+        let mut second = task::spawn(flight.join());
+        let mut third = task::spawn(flight.join());
+        assert_pending!(first.poll());
+        assert_pending!(second.poll());
+        assert!(matches!(assert_ready!(third.poll()), Landed::Failed(error) if error.is_overloaded()));
+        drop(first);
+        assert_pending!(task::spawn(flight.join()).poll());
+        assert_eq!(flight.waiting(), 1);
+        assert_pending!(second.poll());
+        assert_eq!(flight.land(Landed::Published), 1);
+    }
+}

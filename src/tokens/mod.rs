@@ -1,0 +1,432 @@
+//! The handle: [`Tokens`] keeps one current token for every client that shares it.
+//!
+//! Nothing in this folder knows HTTP. Read it in this order: [`desk`] (the decisions), [`flight`]
+//! (one fetch and who waits for it), [`fetch`] (its task, and how it lands), [`schedule`] and
+//! [`breaker`] (when not to fetch), [`engine`] (how decisions are carried out).
+
+mod breaker;
+mod desk;
+mod engine;
+mod fetch;
+mod flight;
+mod schedule;
+mod store;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use http::HeaderValue;
+use serde_json::Value;
+
+use crate::challenge::Challenge;
+use crate::clock::Clock;
+use crate::error::{Error, Faults};
+use crate::event::Observe;
+use crate::lifetime::{Freshness, RefreshPolicy};
+use crate::provider::{AnyProvider, TokenProvider};
+use crate::token::{Generation, Token};
+
+pub(crate) use breaker::Place;
+pub(crate) use desk::{Admission, Current, Refusal};
+pub(crate) use engine::Engine;
+pub(crate) use flight::{Landed, Landing};
+
+/// The one current token, shared by every client that clones this handle.
+///
+/// Nothing is fetched until a token is needed. However many callers need one, there is one fetch in
+/// the air; it runs in a task of its own on the runtime of whoever needed it first, and goes on if all
+/// callers leave. When the last handle is dropped its timer ends; a fetch in the air still lands.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_token::Error> {
+/// use std::time::Duration;
+/// use tower_token::{provider_fn, Token, Tokens};
+///
+/// let tokens = Tokens::new(provider_fn(|_| async {
+///     Ok(Token::bearer("test-abc").expires_in(Duration::from_secs(3600)))
+/// }))?;
+/// assert_eq!(tokens.get().await?.secret(), "test-abc");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Tokens {
+    engine: Arc<Engine>,
+}
+
+impl Tokens {
+    /// Tokens of this provider under the default policy.
+    ///
+    /// # Errors
+    ///
+    /// What the provider has to say against its own configuration; every field is named.
+    pub fn new(provider: impl TokenProvider) -> Result<Self, Error> {
+        Self::builder(provider).build()
+    }
+
+    /// The same with a policy, observers or a clock.
+    pub fn builder(provider: impl TokenProvider) -> TokensBuilder {
+        let mut faults = Faults::default();
+        provider.check(&mut faults);
+        TokensBuilder {
+            provider: Arc::new(provider),
+            policy: RefreshPolicy::default(),
+            clock: Clock::system(),
+            observers: Vec::new(),
+            store: None,
+            credential: None,
+            faults,
+        }
+    }
+
+    /// A token that may go out now; waits for one if there is none.
+    ///
+    /// Dropping the future ends the wait, not the fetch.
+    ///
+    /// # Errors
+    ///
+    /// The class of what went wrong ([`Error::class`]); [`Error::is_overloaded`] if too many wait
+    /// already; an error if it has to start a fetch outside of a tokio runtime.
+    pub fn get(&self) -> Get {
+        Get {
+            engine: self.engine.clone(),
+            landing: None,
+        }
+    }
+
+    /// The current token if it may go out now, without waiting.
+    ///
+    /// If there is none, or it is stale, and this is called within a tokio runtime, a fetch starts in
+    /// the background.
+    pub fn current(&self) -> Option<Token> {
+        match self.engine.admit() {
+            Admission::Use(current) => Some(current.token.clone()),
+            Admission::Wait(_) | Admission::Deny(_) => None,
+        }
+    }
+
+    /// [`current`](Self::current) as the value of an `Authorization` header, marked sensitive: for
+    /// interceptors that cannot wait.
+    pub fn current_header(&self) -> Option<HeaderValue> {
+        let token = self.current()?;
+        let mut value = HeaderValue::try_from(format!("{} {}", token.kind(), token.secret())).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    /// Fetches a new token now, whatever backoff or breaker say; joins a fetch that is in the air.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn refresh(&self) -> Result<Token, Error> {
+        loop {
+            let landing = match self.engine.request() {
+                Admission::Wait(landing) => landing,
+                Admission::Use(current) => return Ok(current.token.clone()),
+                Admission::Deny(error) => return Err(error),
+            };
+            match landing.await {
+                Landed::Published => return self.get().await,
+                Landed::Superseded => {}
+                Landed::Failed(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Says that a server refused `token`, for callers that put it on a request themselves.
+    ///
+    /// Compares: if a newer token is in place nothing happens. Counts as a refusal, so the next token
+    /// is fetched at once if this is called within a tokio runtime, otherwise when one is needed.
+    pub fn invalidate(&self, token: &Token) {
+        let by_hand = Place {
+            origin: u64::MAX,
+            route: None,
+        };
+        if let Some(generation) = token.generation() {
+            // The landing is dropped: nobody waits here.
+            let _ = self.engine.refuse(generation, by_hand, Challenge::none());
+        }
+    }
+
+    /// Replaces the credential that tokens are renewed with, and forgets the current token.
+    ///
+    /// Ends a terminal state and a [sign-out](Self::sign_out). The answer of a fetch in the air is
+    /// thrown away. The credential is what the provider keeps: for the OAuth grants
+    /// `{"refresh_token": "..."}`.
+    pub fn install(&self, credential: Value) {
+        self.leave(desk::Phase::Open, Some(credential));
+    }
+
+    /// Forgets token and credential. The answer of a fetch in the air is thrown away.
+    ///
+    /// From now on there is [no token](Error::is_signed_out) until something is [installed](Self::install).
+    pub fn sign_out(&self) {
+        self.leave(desk::Phase::SignedOut, None);
+    }
+
+    /// Begins no more fetches, and waits until the one in the air has landed.
+    ///
+    /// Callers that wait get what it brought. The token in place goes out until it expires.
+    pub async fn shutdown(&self) {
+        let stranded = {
+            let mut desk = self.engine.desk();
+            desk.phase = desk::Phase::ShutDown;
+            desk.cancel_next()
+        };
+        if let Some(stranded) = stranded {
+            stranded.land(Landed::Superseded);
+        }
+        loop {
+            let mut grounded = std::pin::pin!(self.engine.grounded.notified());
+            // Before looking, so that a landing between the look and the wait is not missed.
+            grounded.as_mut().enable();
+            if self.engine.desk().in_air().is_none() {
+                return;
+            }
+            grounded.await;
+        }
+    }
+
+    /// Waits for the next token to be published after this call, and returns it.
+    ///
+    /// Starts no fetch.
+    pub async fn changed(&self) -> Token {
+        let mut published = self.engine.published.subscribe();
+        loop {
+            // The sender lives in the engine that `self` keeps alive.
+            let _ = published.changed().await;
+            if let Some(current) = self.engine.desk().current.clone() {
+                return current.token.clone();
+            }
+        }
+    }
+
+    /// How things stand, for health endpoints. Starts nothing.
+    pub fn status(&self) -> Status {
+        let wall = self.engine.now();
+        let desk = self.engine.desk();
+        let current = desk.current.as_ref();
+        let last_error = desk.schedule.last_error();
+        let terminal = last_error.as_ref().is_some_and(|error| !error.is_transient());
+        let state = match desk.phase {
+            desk::Phase::SignedOut => State::SignedOut,
+            desk::Phase::ShutDown => State::ShutDown,
+            desk::Phase::Open => match (desk.usable(wall), current) {
+                (Some(current), _) => State::of(current.plan.freshness(wall)),
+                (None, _) if terminal => State::Terminal,
+                (None, Some(_)) => State::Expired,
+                (None, None) => State::None,
+            },
+        };
+        Status {
+            state,
+            generation: current.map(|current| current.generation),
+            expires_at: current.and_then(|current| current.token.expiry_time()),
+            expires_in: current.map(|current| wall.until(current.plan.dies)),
+            fetches: desk.fetches,
+            failures: desk.schedule.failures(),
+            last_error,
+            fetching: desk.in_air().is_some(),
+            waiting: desk.in_air().map_or(0, |flight| flight.waiting()),
+        }
+    }
+
+    fn leave(&self, phase: desk::Phase, credential: Option<Value>) {
+        let stranded = {
+            let mut desk = self.engine.desk();
+            // Shut down is for good.
+            let phase = if desk.phase == desk::Phase::ShutDown { desk.phase } else { phase };
+            let stranded = desk.leave(phase, credential);
+            self.engine.show(None);
+            stranded
+        };
+        for flight in stranded {
+            flight.land(Landed::Superseded);
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status();
+        f.debug_struct("Tokens")
+            .field("state", &status.state)
+            .field("generation", &status.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// See [`Tokens::get`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Get {
+    engine: Arc<Engine>,
+    landing: Option<Landing>,
+}
+
+impl Future for Get {
+    type Output = Result<Token, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            if let Some(landing) = &mut this.landing {
+                let landed = ready!(Pin::new(landing).poll(cx));
+                this.landing = None;
+                if let Landed::Failed(error) = landed {
+                    let resort = this.engine.last_resort();
+                    return Poll::Ready(resort.map_or(Err(error), |current| Ok(current.token.clone())));
+                }
+            }
+            // Also after a landing: by now the token may have been refused, or its time be over.
+            match this.engine.admit() {
+                Admission::Use(current) => return Poll::Ready(Ok(current.token.clone())),
+                Admission::Deny(error) => return Poll::Ready(Err(error)),
+                Admission::Wait(landing) => this.landing = Some(landing),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Get {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Get").field("waiting", &self.landing.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Builds [`Tokens`]. See [`Tokens::builder`].
+#[must_use = "build() makes the handle"]
+pub struct TokensBuilder {
+    provider: Arc<dyn AnyProvider>,
+    policy: RefreshPolicy,
+    clock: Clock,
+    observers: Vec<Arc<dyn Observe>>,
+    store: Option<Arc<dyn store::Store>>,
+    credential: Option<Value>,
+    faults: Faults,
+}
+
+impl TokensBuilder {
+    /// When to renew and how hard to try. Default: [`RefreshPolicy::default`].
+    pub fn policy(mut self, policy: RefreshPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Tells `observer` of every [`Event`](crate::Event); may be called more than once.
+    pub fn observe(mut self, observer: impl Observe) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Where the time of day is read. Default: [`Clock::system`].
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// What tokens are renewed with from the start, as [`Tokens::install`] takes it.
+    ///
+    /// Default: nothing; the provider uses what it was configured with.
+    pub fn credential(mut self, credential: Value) -> Self {
+        self.credential = Some(credential);
+        self
+    }
+
+    #[cfg(test)]
+    fn store(mut self, store: impl store::Store) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Makes the handle. Starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`]; the message names every wrong field and what would be right.
+    pub fn build(mut self) -> Result<Tokens, Error> {
+        self.policy.check(&mut self.faults);
+        self.faults.into_result()?;
+        let engine = Engine::new(self.provider, self.policy, self.clock, self.store, self.observers);
+        if let Some(credential) = self.credential {
+            engine.desk().adopt(credential);
+        }
+        Ok(Tokens {
+            engine: Arc::new(engine),
+        })
+    }
+}
+
+impl fmt::Debug for TokensBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokensBuilder")
+            .field("policy", &self.policy)
+            .field("clock", &self.clock)
+            .field("faults", &self.faults)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How things stand with one [`Tokens`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Whether a token may go out, and if not, why not.
+    pub state: State,
+    /// The number of the current token.
+    pub generation: Option<Generation>,
+    /// When the current token dies.
+    pub expires_at: Option<SystemTime>,
+    /// How long the current token lives yet; zero once dead.
+    pub expires_in: Option<Duration>,
+    /// How many fetches were begun so far.
+    pub fetches: u64,
+    /// How many failed in a row.
+    pub failures: u32,
+    /// Why the last one failed, if no token came since.
+    pub last_error: Option<Error>,
+    /// Whether one is in the air or waiting for its time.
+    pub fetching: bool,
+    /// How many callers wait for it.
+    pub waiting: usize,
+}
+
+/// What [`Status`] says in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// Nothing was fetched yet.
+    None,
+    /// A token goes out.
+    Fresh,
+    /// A token goes out; a newer one is due.
+    Stale,
+    /// The token is over, or was refused; the next request waits for a newer one.
+    Expired,
+    /// The issuer's verdict stands: no token until something changes.
+    Terminal,
+    /// Signed out.
+    SignedOut,
+    /// Shut down.
+    ShutDown,
+}
+
+impl State {
+    fn of(freshness: Freshness) -> Self {
+        match freshness {
+            Freshness::Fresh => Self::Fresh,
+            Freshness::Stale => Self::Stale,
+            Freshness::Expired => Self::Expired,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

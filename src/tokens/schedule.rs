@@ -1,0 +1,239 @@
+//! When the next fetch may begin: what failures, refusals and repeated tokens leave behind.
+//!
+//! After a transient failure the gaps are 1 s, 2 s, 4 s ... up to 120 s, each with up to 20 % on top,
+//! and at least 60 s from the seventh attempt on. A request that would otherwise fail may probe once
+//! per 30 s in between. A verdict of the issuer is probed after 10 minutes, doubling to 1 hour.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Class, Error, FetchError};
+use crate::provider::IfLost;
+
+/// What the past says about the next fetch.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    setback: Option<Setback>,
+    /// The end of a minimum interval: callers inside it wait.
+    floor: Option<Instant>,
+    /// Presentations in a row whose answer was lost.
+    lost: u32,
+}
+
+#[derive(Debug)]
+struct Setback {
+    error: FetchError,
+    failures: u32,
+    /// When the last attempt ended.
+    at: Instant,
+    /// When the next may begin; `None`: not without a new credential.
+    until: Option<Instant>,
+}
+
+/// Whether a fetch may begin.
+pub(super) enum Clearance {
+    /// Now, or at that instant.
+    Go(Option<Instant>),
+    /// Not now, and this is why.
+    Deny(Error),
+}
+
+impl Schedule {
+    /// Asked by a request that has no token to go out with.
+    pub(super) fn needed(&self, now: Instant, min_interval: Duration) -> Clearance {
+        let Some(setback) = &self.setback else {
+            return Clearance::Go(self.floor.filter(|floor| *floor > now));
+        };
+        let Some(until) = setback.until else {
+            return Clearance::Deny(setback.error.clone().into());
+        };
+        let wait = until.saturating_duration_since(now);
+        if wait.is_zero() {
+            return Clearance::Go(None);
+        }
+        match setback.error.class() {
+            Class::Throttled { .. } => {
+                let class = Class::Throttled {
+                    retry_after: Some(wait),
+                };
+                Clearance::Deny(setback.error.clone().reclassified(class).into())
+            }
+            Class::Transient if now.saturating_duration_since(setback.at) >= PROBE => Clearance::Go(None),
+            // So near that waiting is kinder than failing.
+            Class::Transient if wait <= min_interval => Clearance::Go(Some(until)),
+            _ => Clearance::Deny(setback.error.clone().into()),
+        }
+    }
+
+    /// Asked while the current token still goes out: the instant from which a fetch may begin, `None` for never.
+    pub(super) fn in_background(&self) -> Option<Option<Instant>> {
+        match &self.setback {
+            Some(setback) => setback.until.map(Some),
+            None => Some(self.floor),
+        }
+    }
+
+    /// A token came. `pause`: it was refused or repeated before, so the next fetch keeps this distance.
+    pub(super) fn succeeded(&mut self, now: Instant, pause: Option<Duration>) {
+        *self = Self {
+            floor: pause.map(|pause| now + pause),
+            ..Self::default()
+        };
+    }
+
+    /// No token came. Returns the error as callers see it.
+    pub(super) fn failed(&mut self, error: FetchError, if_lost: IfLost, now: Instant) -> FetchError {
+        self.lost = if error.is_lost() { self.lost.saturating_add(1) } else { 0 };
+        let error = judged(error, if_lost);
+        let probe = self.setback.as_ref().filter(|setback| setback.until.is_none_or(|until| now < until));
+        let failures = match (&self.setback, probe) {
+            (_, Some(setback)) => setback.failures,
+            (Some(setback), None) => setback.failures.saturating_add(1),
+            (None, None) => 1,
+        };
+        let planned = match error.class() {
+            Class::Throttled { retry_after: Some(wait) } => Some(wait.min(LONGEST_THROTTLE)),
+            Class::Ambiguous if if_lost == IfLost::NeverReplay => None,
+            Class::Ambiguous => Some(MINUTE),
+            Class::Terminal | Class::NeedsInteraction | Class::Config => Some(verdict_pause(failures)),
+            Class::Transient | Class::Throttled { retry_after: None } => Some(backoff(failures)),
+        };
+        // A probe in the middle of a backoff does not push its end away.
+        let kept = probe.and_then(|setback| setback.until).filter(|_| error.class() == Class::Transient);
+        self.floor = None;
+        self.setback = Some(Setback {
+            error: error.clone(),
+            failures,
+            at: now,
+            until: kept.or(planned.map(|wait| now + wait)),
+        });
+        error
+    }
+
+    /// The fetch ended without a word. If it had begun, its credential may have been presented.
+    pub(super) fn aborted(&mut self, begun: bool, pause: Duration, now: Instant) {
+        self.lost = self.lost.saturating_add(u32::from(begun));
+        self.floor = Some(now + pause);
+    }
+
+    /// How often the credential was presented in a row without an answer.
+    pub(super) fn lost(&self) -> u32 {
+        self.lost
+    }
+
+    pub(super) fn failures(&self) -> u32 {
+        self.setback.as_ref().map_or(0, |setback| setback.failures)
+    }
+
+    pub(super) fn last_error(&self) -> Option<Error> {
+        self.setback.as_ref().map(|setback| setback.error.clone().into())
+    }
+}
+
+/// A lost answer is judged by the provider's policy; any other stands as it is.
+fn judged(error: FetchError, if_lost: IfLost) -> FetchError {
+    match (error.is_lost(), if_lost) {
+        (true, IfLost::Idempotent) => error.reclassified(Class::Transient),
+        (true, _) => error.reclassified(Class::Ambiguous),
+        (false, _) => error,
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const PROBE: Duration = Duration::from_secs(30);
+const LONGEST_THROTTLE: Duration = Duration::from_secs(3600);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(120);
+
+fn backoff(failures: u32) -> Duration {
+    let doubled = Duration::from_secs(1 << failures.saturating_sub(1).min(7)).min(LONGEST_BACKOFF);
+    let least = if failures >= 6 { MINUTE } else { Duration::ZERO };
+    doubled.mul_f64(1.0 + 0.2 * fastrand::f64()).max(least)
+}
+
+fn verdict_pause(failures: u32) -> Duration {
+    10 * MINUTE * (1 << failures.saturating_sub(1).min(3)).min(6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(schedule: &Schedule) -> Option<Duration> {
+        let until = schedule.setback.as_ref().unwrap().until?;
+        Some(until.saturating_duration_since(Instant::now()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gaps_double_and_ten_thousand_failures_stay_in_range() {
+        let mut schedule = Schedule::default();
+        for failure in 1..=10_000_u32 {
+            schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
+            let wait = wait(&schedule).unwrap();
+            let base = 2_f64.powi((failure as i32 - 1).min(7)).min(120.0);
+            let base = if failure >= 6 { base.max(50.0) } else { base };
+            assert!(wait.as_secs_f64() >= base && wait.as_secs_f64() <= 144.0, "{failure}: {wait:?}");
+            assert!(failure < 6 || wait >= MINUTE);
+            tokio::time::advance(wait).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verdict_is_probed_after_ten_minutes_doubling_to_an_hour() {
+        let mut schedule = Schedule::default();
+        for minutes in [10, 20, 40, 60, 60] {
+            schedule.failed(FetchError::terminal("over"), IfLost::ReplayOnce, Instant::now());
+            assert_eq!(wait(&schedule), Some(minutes * MINUTE));
+            assert!(matches!(schedule.needed(Instant::now(), MINUTE), Clearance::Deny(_)));
+            tokio::time::advance(minutes * MINUTE).await;
+            assert!(matches!(schedule.needed(Instant::now(), MINUTE), Clearance::Go(None)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_would_fail_probes_once_per_thirty_seconds() {
+        let mut schedule = Schedule::default();
+        for _ in 0..8 {
+            schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
+            tokio::time::advance(wait(&schedule).unwrap()).await;
+        }
+        schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
+        let end = schedule.setback.as_ref().unwrap().until;
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert!(matches!(schedule.needed(Instant::now(), Duration::ZERO), Clearance::Deny(_)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(matches!(schedule.needed(Instant::now(), Duration::ZERO), Clearance::Go(None)));
+        schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
+        assert_eq!(schedule.setback.as_ref().unwrap().until, end, "the probe pushed the backoff away");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_after_is_obeyed_and_counts_down() {
+        let mut schedule = Schedule::default();
+        let error = FetchError::throttled(Some(Duration::from_secs(7)), "slow down");
+        schedule.failed(error, IfLost::Idempotent, Instant::now());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let Clearance::Deny(error) = schedule.needed(Instant::now(), MINUTE) else {
+            panic!("a fetch within Retry-After")
+        };
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(matches!(schedule.needed(Instant::now(), MINUTE), Clearance::Go(None)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_answer_is_judged_by_the_providers_policy() {
+        let lost = || FetchError::transient("cut off").lost();
+        let mut schedule = Schedule::default();
+        let once = schedule.failed(lost(), IfLost::ReplayOnce, Instant::now());
+        assert_eq!((once.class(), wait(&schedule)), (Class::Ambiguous, Some(MINUTE)));
+        let never = Schedule::default().failed(lost(), IfLost::NeverReplay, Instant::now());
+        assert_eq!(never.class(), Class::Ambiguous);
+        let mut schedule = Schedule::default();
+        assert_eq!(schedule.failed(lost(), IfLost::Idempotent, Instant::now()).class(), Class::Transient);
+        assert!(wait(&schedule).unwrap() < Duration::from_secs(2));
+        let mut schedule = Schedule::default();
+        schedule.failed(lost(), IfLost::NeverReplay, Instant::now());
+        assert_eq!(wait(&schedule), None);
+    }
+}

@@ -1,0 +1,38 @@
+//! Says which features this build has, so that `.ci/run` can tell a bare build from a full one.
+
+/// Every feature of the crate that is on, `none` if none is.
+fn enabled() -> String {
+    let on: Vec<&str> = all().into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect();
+    if on.is_empty() { "none".into() } else { on.join(" ") }
+}
+
+fn all() -> [(&'static str, bool); 5] {
+    [
+        ("oauth2", cfg!(feature = "oauth2")),
+        ("client", cfg!(feature = "client")),
+        ("tracing", cfg!(feature = "tracing")),
+        ("testkit", cfg!(feature = "testkit")),
+        ("full", cfg!(feature = "full")),
+    ]
+}
+
+#[test]
+fn features() {
+    // The test runner may have begun the line with the name of the test.
+    println!("\nenabled features: {}", enabled());
+}
+
+/// A feature that is missing in the list above could be on in a build that calls itself bare.
+#[test]
+fn the_list_is_complete() {
+    let declared: Vec<&str> = include_str!("../Cargo.toml")
+        .lines()
+        .skip_while(|line| *line != "[features]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name)
+        .filter(|name| !name.starts_with('#') && *name != "default")
+        .collect();
+    assert_eq!(declared, all().map(|(name, _)| name));
+}
