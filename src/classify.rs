@@ -100,7 +100,10 @@ impl Unauthorized {
         }
         let mut ours = Challenge::parse_all(&head.headers);
         ours.retain(|challenge| challenge.is_scheme(&self.scheme));
-        let deciding = ours.iter().position(|challenge| challenge.error().is_some()).unwrap_or(0);
+        let deciding = ours
+            .iter()
+            .position(|challenge| challenge.error().is_some())
+            .unwrap_or(0);
         if deciding >= ours.len() {
             return Verdict::Accept;
         }
@@ -247,17 +250,29 @@ mod tests {
             (&["Bearer"], Some("-")),
             (&["Bearer error=\"invalid_token\""], Some("invalid_token")),
             (&["bearer realm=\"x\""], Some("-")),
-            (&["Basic realm=\"x\", Bearer error=\"invalid_token\""], Some("invalid_token")),
+            (
+                &["Basic realm=\"x\", Bearer error=\"invalid_token\""],
+                Some("invalid_token"),
+            ),
             (&["Basic realm=\"x\"", "Bearer"], Some("-")),
-            (&["Bearer realm=\"a\"", "Bearer error=\"invalid_token\""], Some("invalid_token")),
-            (&["Bearer error=\"invalid_token\", Bearer error=\"invalid_request\""], Some("invalid_token")),
+            (
+                &["Bearer realm=\"a\"", "Bearer error=\"invalid_token\""],
+                Some("invalid_token"),
+            ),
+            (
+                &["Bearer error=\"invalid_token\", Bearer error=\"invalid_request\""],
+                Some("invalid_token"),
+            ),
             (&["Bearer error=\"insufficient_claims\""], Some("insufficient_claims")),
             (
                 &["Bearer error=\"insufficient_user_authentication\", acr_values=\"x\""],
                 Some("insufficient_user_authentication"),
             ),
             (&["Bearer error=\"expired_token\""], Some("expired_token")),
-            (&["Negotiate YIIabc==, Bearer error=\"invalid_token\""], Some("invalid_token")),
+            (
+                &["Negotiate YIIabc==, Bearer error=\"invalid_token\""],
+                Some("invalid_token"),
+            ),
             (&["Bearer error=\"invalid_request\""], None),
             (&["Bearer error=\"insufficient_scope\""], None),
             (&["Bearer error=\"use_dpop_nonce\""], None),

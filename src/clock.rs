@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where the wall clock is read.
 ///
-/// [`Clock::system`] is the default. With feature `testkit` there is a clock that follows tokio's
-/// (pausable) time and that a test can step: [`Clock::of_tokio`].
+/// [`Clock::system`] is the default. With feature `testkit` there is `Clock::of_tokio`, which follows
+/// tokio's (pausable) time and which a test can step.
 #[derive(Clone, Default)]
 pub struct Clock {
     source: Source,
@@ -104,11 +104,17 @@ impl Wall {
     }
 
     pub(crate) fn after(self, wait: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 
     pub(crate) fn before(self, lead: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(lead.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(lead.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 

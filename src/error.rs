@@ -24,7 +24,7 @@ pub struct Error {
 impl Error {
     /// Ours, if `error` or one of its sources is.
     pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
-        std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
+        links(error).find_map(|error| error.downcast_ref())
     }
 
     /// Something that was configured cannot work; the message names each field and what would be right.
@@ -340,6 +340,16 @@ impl StdError for FetchError {
     }
 }
 
+/// An error and everything it stands for. `io::Error` leaves out the error that it wraps, so that is asked for.
+pub(crate) fn links<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped as _),
+            None => error.source(),
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,7 +357,7 @@ mod tests {
     #[test]
     fn ours_is_found_behind_any_number_of_boxes() {
         let ours = Error::from(FetchError::terminal("over"));
-        let boxed: BoxError = Box::new(std::io::Error::other(ours));
+        let boxed: BoxError = Box::new(std::io::Error::other(std::io::Error::other(ours)));
         assert!(Error::find(&*boxed).is_some_and(Error::is_reauth_required));
         let theirs: BoxError = "not ours".into();
         assert!(Error::find(&*theirs).is_none());
@@ -355,7 +365,10 @@ mod tests {
 
     #[test]
     fn a_code_that_is_none_is_not_quoted() {
-        assert_eq!(FetchError::terminal("x").code("invalid_grant").issuer_code(), Some("invalid_grant"));
+        assert_eq!(
+            FetchError::terminal("x").code("invalid_grant").issuer_code(),
+            Some("invalid_grant")
+        );
         assert_eq!(FetchError::terminal("x").code("secret token here").issuer_code(), None);
         assert_eq!(FetchError::terminal("x").code(&"a".repeat(65)).issuer_code(), None);
     }

@@ -151,7 +151,14 @@ impl Observe for Traced {
                 took,
                 expires_in,
                 waited,
-            } => tracing::info!(generation = generation.get(), ?cause, ?took, ?expires_in, waited, "renewed"),
+            } => tracing::info!(
+                generation = generation.get(),
+                ?cause,
+                ?took,
+                ?expires_in,
+                waited,
+                "renewed"
+            ),
             Event::FetchFailed {
                 cause,
                 error,

@@ -194,7 +194,9 @@ where
                 StateProj::Inspecting { head, inspecting } => {
                     let (verdict, body) = ready!(inspecting.poll(cx));
                     // Taken once: the state is left in this very step.
-                    let Some(head) = head.take() else { return Poll::Ready(Err(spent())) };
+                    let Some(head) = head.take() else {
+                        return Poll::Ready(Err(spent()));
+                    };
                     inspected(core, this.attempt, verdict, Response::from_parts(*head, body))
                 }
                 StateProj::Waiting { paused, landing } => {
@@ -243,7 +245,9 @@ where
             State::Readying { .. } => "readying",
             State::Failed { .. } => "failed",
         };
-        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture")
+            .field("state", &state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -537,7 +541,10 @@ where
     };
     if let Some(generation) = refused {
         let reason = HandedBack::NotRenewed;
-        core.presentation.tokens.engine().tell(&Event::HandedBack { generation, reason });
+        core.presentation
+            .tokens
+            .engine()
+            .tell(&Event::HandedBack { generation, reason });
     }
     Step::Done(Ok(response))
 }

@@ -176,7 +176,9 @@ pub struct ReadyQuery {
 
 impl fmt::Debug for ReadyQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadyQuery").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("ReadyQuery")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -191,18 +193,26 @@ impl Inject for Query {
         let pair = format!("{name}={}", percent_encoded(token.secret())).into();
         // Checked here, so that `put` has nothing left to refuse.
         let fits = |ready: &ReadyQuery| with_pair("/", "", ready).is_some();
-        let ready = ReadyQuery { name: self.name.clone(), pair };
+        let ready = ReadyQuery {
+            name: self.name.clone(),
+            pair,
+        };
         if fits(&ready) {
             Ok(ready)
         } else {
-            Err(Error::config("query.token", "is too long for a URL; present it as a header"))
+            Err(Error::config(
+                "query.token",
+                "is too long for a URL; present it as a header",
+            ))
         }
     }
 
     fn put(&self, ready: &ReadyQuery, head: &mut request::Parts) {
         let (path, query) = (head.uri.path(), head.uri.query().unwrap_or(""));
         // A URL that becomes too long by it (64 KiB) goes without, and the server refuses it.
-        let Some(path_and_query) = with_pair(path, query, ready) else { return };
+        let Some(path_and_query) = with_pair(path, query, ready) else {
+            return;
+        };
         let mut parts = std::mem::take(&mut head.uri).into_parts();
         parts.path_and_query = Some(path_and_query);
         // Scheme, authority and path come from a URI, so they make one again.
@@ -273,7 +283,10 @@ impl Inject for Cookie {
 
     fn ready(&self, token: &Token) -> Result<ReadyHeader, Error> {
         if self.name.is_empty() || !self.name.bytes().all(is_token_byte) {
-            return Err(Error::config("cookie.name", "is no cookie name; write an RFC 9110 token"));
+            return Err(Error::config(
+                "cookie.name",
+                "is no cookie name; write an RFC 9110 token",
+            ));
         }
         if token.secret().bytes().any(|byte| b"\",;\\".contains(&byte)) {
             return Err(Error::config(
@@ -291,7 +304,10 @@ impl Inject for Cookie {
             return;
         };
         let mut joined = Vec::new();
-        for pair in theirs.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';')) {
+        for pair in theirs
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+        {
             let pair = pair.trim_ascii();
             let name = pair.split(|byte| *byte == b'=').next().unwrap_or(pair);
             if !pair.is_empty() && name != self.name.as_bytes() {
@@ -424,13 +440,20 @@ mod tests {
         assert!(head.headers[AUTHORIZATION].is_sensitive());
         let head = put(&Authorization::new().scheme("GenieKey"), "test-a", "/", &[]);
         assert_eq!(head.headers[AUTHORIZATION], "GenieKey test-a");
-        let error = Authorization::new().scheme("a b").ready(&Token::bearer("test-a")).unwrap_err();
+        let error = Authorization::new()
+            .scheme("a b")
+            .ready(&Token::bearer("test-a"))
+            .unwrap_err();
         assert!(error.is_config());
     }
 
     #[test]
     fn a_callers_own_header_is_seen() {
-        let (head, ()) = http::Request::get("/").header("authorization", "Basic x").body(()).unwrap().into_parts();
+        let (head, ()) = http::Request::get("/")
+            .header("authorization", "Basic x")
+            .body(())
+            .unwrap()
+            .into_parts();
         assert!(Authorization::new().is_present(&head));
         assert!(!Authorization::new().overwrite().is_present(&head));
         assert!(!Header::new(HeaderName::from_static("x-key")).is_present(&head));
@@ -439,9 +462,15 @@ mod tests {
     #[test]
     fn a_query_parameter_is_encoded_and_replaces_its_name() {
         let uri = |uri, secret| put(&Query::new("access_token"), secret, uri, &[]).uri.to_string();
-        assert_eq!(uri("https://a.example/x", "test-a"), "https://a.example/x?access_token=test-a");
         assert_eq!(
-            uri("https://a.example/x?q=1&access%5Ftoken=old&access_token=old2&z", "t/+=&\u{20ac}"),
+            uri("https://a.example/x", "test-a"),
+            "https://a.example/x?access_token=test-a"
+        );
+        assert_eq!(
+            uri(
+                "https://a.example/x?q=1&access%5Ftoken=old&access_token=old2&z",
+                "t/+=&\u{20ac}"
+            ),
             "https://a.example/x?q=1&z&access_token=t%2F%2B%3D%26%E2%82%AC"
         );
         assert_eq!(uri("/x?", "test-a"), "/x?access_token=test-a");
@@ -457,7 +486,12 @@ mod tests {
 
     #[test]
     fn a_cookie_stands_beside_the_others() {
-        let head = put(&Cookie::new("sid"), "test-a", "/", &[("cookie", "a=1; sid=old"), ("cookie", "b=2")]);
+        let head = put(
+            &Cookie::new("sid"),
+            "test-a",
+            "/",
+            &[("cookie", "a=1; sid=old"), ("cookie", "b=2")],
+        );
         let cookies: Vec<_> = head.headers.get_all(COOKIE).iter().collect();
         assert_eq!(cookies, ["a=1; b=2; sid=test-a"]);
         assert!(cookies[0].is_sensitive());
@@ -467,7 +501,10 @@ mod tests {
     #[test]
     fn a_token_that_fits_no_header_is_an_error() {
         for secret in ["test\n", "test-\u{e9}", "test\0"] {
-            assert!(Authorization::new().ready(&Token::bearer(secret)).is_err(), "{secret:?}");
+            assert!(
+                Authorization::new().ready(&Token::bearer(secret)).is_err(),
+                "{secret:?}"
+            );
         }
     }
 }

@@ -36,9 +36,9 @@ pub use lifetime::{Freshness, RefreshPolicy};
 pub use origin::{NoToken, Origins};
 #[cfg(feature = "client")]
 pub use provider::client;
+pub use provider::{Cause, FetchContext, Fixed, IfLost, ProviderFn, TokenProvider, provider_fn};
 #[cfg(feature = "oauth2")]
 pub use provider::{TokenClient, oauth2};
-pub use provider::{Cause, FetchContext, Fixed, IfLost, ProviderFn, TokenProvider, provider_fn};
 pub use replay::{Auto, CloneBody, Kept, Methods, Never, Replay};
 pub use service::TokenService;
 pub use token::{Generation, Secret, Token, Warning, Wipe};

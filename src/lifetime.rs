@@ -131,7 +131,10 @@ impl RefreshPolicy {
 
     pub(crate) fn check(&self, faults: &mut Faults) {
         if !(0.0..=0.5).contains(&self.jitter) {
-            faults.add("policy.jitter", format!("is {}; write a share from 0.0 to 0.5", self.jitter));
+            faults.add(
+                "policy.jitter",
+                format!("is {}; write a share from 0.0 to 0.5", self.jitter),
+            );
         }
         let positive = [
             ("policy.assumed_life", self.assumed_life),
@@ -153,7 +156,10 @@ impl RefreshPolicy {
     pub(crate) fn plan(&self, now: Wall, dies: Wall, hint: Option<Wall>, renew_by: Option<Wall>) -> Plan {
         let life = now.until(dies);
         let required = dies.before(self.require_before.min(life / 4));
-        let advisory = self.refresh_before.unwrap_or_else(|| default_advisory(life)).min(life / 2);
+        let advisory = self
+            .refresh_before
+            .unwrap_or_else(|| default_advisory(life))
+            .min(life / 2);
         let jitter = life.mul_f64((self.jitter * fastrand::f64()).clamp(0.0, 0.5));
         // Half of the life is used whatever was drawn, else short tokens would be renewed all the time.
         let planned = dies.before(advisory).before(jitter).max(dies.before(life / 2));
@@ -221,7 +227,10 @@ mod tests {
             let life = Duration::from_secs(secs);
             let (stale, required) = plan(&RefreshPolicy::default(), life);
             assert!(stale >= life / 2, "{secs}: stale after {stale:?}");
-            assert!(required >= life * 3 / 4 && required < life, "{secs}: required after {required:?}");
+            assert!(
+                required >= life * 3 / 4 && required < life,
+                "{secs}: required after {required:?}"
+            );
         }
     }
 
@@ -258,7 +267,10 @@ mod tests {
         let life = Duration::from_secs(3600);
         for _ in 0..200 {
             let (stale, _) = plan(&RefreshPolicy::default(), life);
-            assert!(stale <= Duration::from_secs(45 * 60) && stale >= Duration::from_secs(39 * 60), "{stale:?}");
+            assert!(
+                stale <= Duration::from_secs(45 * 60) && stale >= Duration::from_secs(39 * 60),
+                "{stale:?}"
+            );
         }
     }
 }

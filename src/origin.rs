@@ -92,7 +92,11 @@ impl Origins {
         };
         // A shared front end routes by `Host`: one that differs would take the token to somebody else.
         let same = |host: &[u8]| host.eq_ignore_ascii_case(authority.as_str().as_bytes());
-        if headers.get_all(HOST).iter().all(|host| same(host.as_bytes()) || self.names(scheme, host.as_bytes())) {
+        if headers
+            .get_all(HOST)
+            .iter()
+            .all(|host| same(host.as_bytes()) || self.names(scheme, host.as_bytes()))
+        {
             Ok(place)
         } else {
             Err(Outside::Elsewhere(WithoutToken::Host))
@@ -120,7 +124,9 @@ impl Origins {
 
     /// Whether the `Host` header names the listed origin of that scheme, with or without its default port.
     fn names(&self, scheme: &Scheme, host: &[u8]) -> bool {
-        self.listed.iter().any(|origin| origin.scheme == *scheme && origin.is_host(host))
+        self.listed
+            .iter()
+            .any(|origin| origin.scheme == *scheme && origin.is_host(host))
     }
 
     fn none() -> Self {
@@ -190,7 +196,9 @@ impl Origin {
             return Err(format!("is not ASCII; {advice}, with the host in punycode (xn--...)"));
         }
         if origin.contains(['*', '#']) {
-            return Err(format!("holds a wildcard or a fragment; {advice}, one origin for each host"));
+            return Err(format!(
+                "holds a wildcard or a fragment; {advice}, one origin for each host"
+            ));
         }
         let uri: Uri = origin.parse().map_err(|_| format!("is no URL; {advice}"))?;
         let (Some(scheme), Some(authority)) = (uri.scheme().cloned(), uri.authority()) else {
@@ -200,7 +208,9 @@ impl Origin {
             return Err(format!("names a user; {advice}"));
         }
         if uri.path() != "/" || uri.query().is_some() || origin.ends_with('?') {
-            return Err(format!("has a path or a query, and a token goes to a whole origin; {advice}"));
+            return Err(format!(
+                "has a path or a query, and a token goes to a whole origin; {advice}"
+            ));
         }
         let host = authority.host().to_ascii_lowercase();
         let default_port = match scheme.as_str() {
@@ -235,7 +245,10 @@ impl Origin {
 
     #[inline]
     fn is_host(&self, host: &[u8]) -> bool {
-        let bare = self.bare.as_ref().is_some_and(|bare| host.eq_ignore_ascii_case(bare.as_bytes()));
+        let bare = self
+            .bare
+            .as_ref()
+            .is_some_and(|bare| host.eq_ignore_ascii_case(bare.as_bytes()));
         bare || host.eq_ignore_ascii_case(self.with_port.as_bytes())
     }
 }
@@ -357,9 +370,17 @@ mod tests {
             "https://a b",
         ] {
             let error = Origins::only(origin).expect_err(origin);
-            assert!(error.is_config() && error.to_string().contains("write"), "{origin}: {error}");
+            assert!(
+                error.is_config() && error.to_string().contains("write"),
+                "{origin}: {error}"
+            );
         }
-        for origin in ["http://localhost:8080", "http://127.0.0.1:1", "http://[::1]:80", "http://127.9.9.9"] {
+        for origin in [
+            "http://localhost:8080",
+            "http://127.0.0.1:1",
+            "http://[::1]:80",
+            "http://127.9.9.9",
+        ] {
             assert!(Origins::only(origin).is_ok(), "{origin}");
         }
     }

@@ -23,8 +23,10 @@ use crate::stripe::Striped;
 /// Its error is [`BoxError`]: the inner service's own, as it is, or an [`Error`](crate::Error).
 pub struct TokenService<S, R = Auto, C = Unauthorized, I: Inject = Authorization> {
     inner: S,
-    handle: Arc<Striped<Arc<Lane<S, R, C, I>>>>,
+    handle: Arc<Lanes<S, R, C, I>>,
 }
+
+type Lanes<S, R, C, I> = Striped<Arc<Lane<S, R, C, I>>>;
 
 /// What all clones of a service share: everything but a readied inner service.
 pub(crate) struct Core<S, R, C, I: Inject> {
@@ -135,7 +137,13 @@ where
         // Kept before the token is put on it.
         let (body, kept) = if core.replay.keeps(&head) {
             let (body, saved) = core.replay.prepare(body);
-            (body, saved.map(|body| Kept { head: Head::keep(&head), body }))
+            (
+                body,
+                saved.map(|body| Kept {
+                    head: Head::keep(&head),
+                    body,
+                }),
+            )
         } else {
             (core.replay.pass(body), None)
         };

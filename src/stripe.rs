@@ -65,7 +65,9 @@ mod tests {
         let striped = Arc::new(Striped::new(|| Arc::new(())));
         let mine = Arc::as_ptr(striped.here()) as usize;
         let other = striped.clone();
-        let theirs = std::thread::spawn(move || Arc::as_ptr(other.here()) as usize).join().unwrap();
+        let theirs = std::thread::spawn(move || Arc::as_ptr(other.here()) as usize)
+            .join()
+            .unwrap();
         assert_eq!(mine, Arc::as_ptr(striped.here()) as usize);
         assert_ne!(mine, theirs);
     }

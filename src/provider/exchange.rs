@@ -22,7 +22,7 @@ use tower_service::Service;
 use zeroize::Zeroizing;
 
 use super::{BoxFuture, FetchContext};
-use crate::error::{BoxError, Error, FetchError};
+use crate::error::{BoxError, Error, FetchError, links};
 use crate::token::Secret;
 
 /// The HTTP client of a token provider: any tower service, its type forgotten.
@@ -344,17 +344,6 @@ fn reason(error: &(dyn StdError + 'static), hidden: &Hidden) -> String {
         Some(at) => texts.swap_remove(at),
         None => "the client gave no reason that can be shown".into(),
     }
-}
-
-/// An error and what is inside it. `io::Error::source` skips the error that it wraps; this does not.
-fn links<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&link| {
-        let wrapped = link.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        match wrapped {
-            Some(wrapped) => Some(wrapped as _),
-            None => link.source(),
-        }
-    })
 }
 
 /// 1 MiB: what an issuer may answer at most.

@@ -9,7 +9,7 @@ mod fixed;
 
 #[cfg(feature = "client")]
 pub mod client;
-#[cfg(any(feature = "oauth2", feature = "client"))]
+#[cfg(feature = "oauth2")]
 mod exchange;
 #[cfg(feature = "oauth2")]
 pub mod oauth2;
@@ -203,7 +203,9 @@ impl FetchContext {
         self.clock.now()
     }
 
-    /// How long one exchange may take.
+    /// How long one exchange may take: a hundredth less than
+    /// [`RefreshPolicy::fetch_timeout`](crate::RefreshPolicy::fetch_timeout), so that a client's own
+    /// timeout comes before the engine's.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }

@@ -40,7 +40,11 @@ impl<B: Body + Default + 'static> Replay<B> for Auto {
 
     #[inline]
     fn prepare(&self, body: B) -> (B, Option<Kept>) {
-        let kept = if body.is_end_stream() { Some(Kind::Empty) } else { kept(&body) };
+        let kept = if body.is_end_stream() {
+            Some(Kind::Empty)
+        } else {
+            kept(&body)
+        };
         (body, kept.map(Kept))
     }
 

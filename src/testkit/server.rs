@@ -242,7 +242,6 @@ mod tests {
     }
 
     /// Over the client of hyper-util, which the feature `client` brings.
-    #[cfg(feature = "client")]
     #[tokio::test]
     async fn both_versions_of_http_are_served_and_dropping_ends_them() {
         use http_body_util::{BodyExt as _, Full};

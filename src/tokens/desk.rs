@@ -174,7 +174,11 @@ impl Desk {
         match self.schedule.in_background() {
             None => (None, Some(at.mono + NEVER)),
             Some(Some(until)) if until > at.mono => (None, Some(until)),
-            Some(_) => (self.start(Flight::new(Cause::Expiring, self.fence, policy.max_waiters)).1, None),
+            Some(_) => (
+                self.start(Flight::new(Cause::Expiring, self.fence, policy.max_waiters))
+                    .1,
+                None,
+            ),
         }
     }
 
@@ -194,7 +198,9 @@ impl Desk {
         };
         if generation < current.0 {
             // Late: the token in place answers, unless its fetch began before the mark.
-            let too_old = self.mark.is_some_and(|(marked, tick)| marked == generation && current.1 < tick);
+            let too_old = self
+                .mark
+                .is_some_and(|(marked, tick)| marked == generation && current.1 < tick);
             if let Some(flight) = self.answering().filter(|_| too_old) {
                 return (Refusal::Wait(flight.join()), None, false);
             }
@@ -255,7 +261,8 @@ impl Desk {
         match self.phase {
             Phase::SignedOut => return (Admission::Deny(Error::new(Kind::SignedOut)), None),
             Phase::ShutDown => {
-                let admission = match &self.air {
+                // What was fenced off has told its waiters already, and they would ask again and again.
+                let admission = match self.air.as_ref().filter(|air| air.flight.fence == self.fence) {
                     Some(air) => Admission::Wait(air.flight.join()),
                     None => Admission::Deny(Error::new(Kind::ShutDown)),
                 };
@@ -405,7 +412,10 @@ impl Desk {
 
     /// The monotonic clock has reached the end of `generation`.
     pub(super) fn elapse(&mut self, generation: Generation) -> bool {
-        let concerned = self.current.as_ref().is_some_and(|current| current.generation == generation);
+        let concerned = self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.generation == generation);
         self.elapsed |= concerned;
         concerned
     }

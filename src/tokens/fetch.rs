@@ -67,7 +67,10 @@ impl Pilot {
             (desk.schedule.lost(), engine.moment())
         };
         engine.tell(&Event::FetchBegan { cause: flight.cause });
-        let fetched = self.fetch(lost_before).await.and_then(|token| engine.vet(token, sent.wall));
+        let fetched = self
+            .fetch(lost_before)
+            .await
+            .and_then(|token| engine.vet(token, sent.wall));
         let took = sent.mono.elapsed();
         match fetched {
             Ok(vetted) => self.land(vetted, took).await,
@@ -109,18 +112,21 @@ impl Pilot {
                 cause: self.flight.cause,
                 challenge: self.flight.challenge.clone(),
                 clock: engine.clock.clone(),
-                timeout: limit,
+                // A little less than ours, so that a client's own timeout, which knows more, comes first.
+                timeout: limit - limit / 100,
                 engine: engine.id(),
             }
         };
         let limit = limit.saturating_mul(engine.provider.exchanges().clamp(1, 3));
-        timeout(limit, engine.provider.fetch(context)).await.unwrap_or_else(|_| {
-            Err(FetchError::transient(format!(
-                "the provider did not answer within {limit:?}; \
+        timeout(limit, engine.provider.fetch(context))
+            .await
+            .unwrap_or_else(|_| {
+                Err(FetchError::transient(format!(
+                    "the provider did not answer within {limit:?}; \
                  if its client goes through the layer that waits for it, give it a client of its own"
-            ))
-            .lost())
-        })
+                ))
+                .lost())
+            })
     }
 
     /// Persist, publish, wake, tell.
@@ -216,10 +222,15 @@ impl Engine {
         let (dies, token) = match token.expiry() {
             Expiry::In(life) => (issued.after(life), token),
             Expiry::At(at) => (Wall::of(at), token),
-            Expiry::Unknown => (now.after(self.policy.assumed_life), token.warning(Warning::LifetimeAssumed)),
+            Expiry::Unknown => (
+                now.after(self.policy.assumed_life),
+                token.warning(Warning::LifetimeAssumed),
+            ),
         };
         if dies <= now {
-            return Err(FetchError::transient("the token had expired when it arrived; compare the clocks"));
+            return Err(FetchError::transient(
+                "the token had expired when it arrived; compare the clocks",
+            ));
         }
         Ok(Vetted {
             token,

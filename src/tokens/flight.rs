@@ -62,12 +62,12 @@ impl Flight {
 
     /// Ends the wait of everyone, once; returns how many they were. Later calls change nothing.
     pub(super) fn land(&self, landed: Landed) -> usize {
-        let waiting = match std::mem::replace(&mut *self.lock(), State::Landed(landed)) {
-            State::InAir(seats) => seats.into_wakers(),
-            State::Landed(first) => {
-                *self.lock() = State::Landed(first);
-                return 0;
-            }
+        let waiting = match &mut *self.lock() {
+            State::Landed(_) => return 0,
+            state => match std::mem::replace(state, State::Landed(landed)) {
+                State::InAir(seats) => seats.into_wakers(),
+                State::Landed(_) => return 0,
+            },
         };
         let waited = waiting.len();
         // Outside the lock: a waker may poll at once.

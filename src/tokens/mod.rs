@@ -239,7 +239,11 @@ impl Tokens {
         let stranded = {
             let mut desk = self.engine.desk();
             // Shut down is for good.
-            let phase = if desk.phase == desk::Phase::ShutDown { desk.phase } else { phase };
+            let phase = if desk.phase == desk::Phase::ShutDown {
+                desk.phase
+            } else {
+                phase
+            };
             let stranded = desk.leave(phase, credential);
             self.engine.show(None);
             stranded
@@ -297,7 +301,9 @@ impl Future for Get {
 
 impl fmt::Debug for Get {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Get").field("waiting", &self.landing.is_some()).finish_non_exhaustive()
+        f.debug_struct("Get")
+            .field("waiting", &self.landing.is_some())
+            .finish_non_exhaustive()
     }
 }
 

@@ -84,23 +84,34 @@ impl Schedule {
 
     /// No token came. Returns the error as callers see it.
     pub(super) fn failed(&mut self, error: FetchError, if_lost: IfLost, now: Instant) -> FetchError {
-        self.lost = if error.is_lost() { self.lost.saturating_add(1) } else { 0 };
+        self.lost = if error.is_lost() {
+            self.lost.saturating_add(1)
+        } else {
+            0
+        };
         let error = judged(error, if_lost);
-        let probe = self.setback.as_ref().filter(|setback| setback.until.is_none_or(|until| now < until));
+        let probe = self
+            .setback
+            .as_ref()
+            .filter(|setback| setback.until.is_none_or(|until| now < until));
         let failures = match (&self.setback, probe) {
             (_, Some(setback)) => setback.failures,
             (Some(setback), None) => setback.failures.saturating_add(1),
             (None, None) => 1,
         };
         let planned = match error.class() {
-            Class::Throttled { retry_after: Some(wait) } => Some(wait.min(LONGEST_THROTTLE)),
+            Class::Throttled {
+                retry_after: Some(wait),
+            } => Some(wait.min(LONGEST_THROTTLE)),
             Class::Ambiguous if if_lost == IfLost::NeverReplay => None,
             Class::Ambiguous => Some(MINUTE),
             Class::Terminal | Class::NeedsInteraction | Class::Config => Some(verdict_pause(failures)),
             Class::Transient | Class::Throttled { retry_after: None } => Some(backoff(failures)),
         };
         // A probe in the middle of a backoff does not push its end away.
-        let kept = probe.and_then(|setback| setback.until).filter(|_| error.class() == Class::Transient);
+        let kept = probe
+            .and_then(|setback| setback.until)
+            .filter(|_| error.class() == Class::Transient);
         self.floor = None;
         self.setback = Some(Setback {
             error: error.clone(),
@@ -172,7 +183,10 @@ mod tests {
             let wait = wait(&schedule).unwrap();
             let base = 2_f64.powi((failure as i32 - 1).min(7)).min(120.0);
             let base = if failure >= 6 { base.max(50.0) } else { base };
-            assert!(wait.as_secs_f64() >= base && wait.as_secs_f64() <= 144.0, "{failure}: {wait:?}");
+            assert!(
+                wait.as_secs_f64() >= base && wait.as_secs_f64() <= 144.0,
+                "{failure}: {wait:?}"
+            );
             assert!(failure < 6 || wait >= MINUTE);
             tokio::time::advance(wait).await;
         }
@@ -200,11 +214,21 @@ mod tests {
         schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
         let end = schedule.setback.as_ref().unwrap().until;
         tokio::time::advance(Duration::from_secs(29)).await;
-        assert!(matches!(schedule.needed(Instant::now(), Duration::ZERO), Clearance::Deny(_)));
+        assert!(matches!(
+            schedule.needed(Instant::now(), Duration::ZERO),
+            Clearance::Deny(_)
+        ));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(matches!(schedule.needed(Instant::now(), Duration::ZERO), Clearance::Go(None)));
+        assert!(matches!(
+            schedule.needed(Instant::now(), Duration::ZERO),
+            Clearance::Go(None)
+        ));
         schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
-        assert_eq!(schedule.setback.as_ref().unwrap().until, end, "the probe pushed the backoff away");
+        assert_eq!(
+            schedule.setback.as_ref().unwrap().until,
+            end,
+            "the probe pushed the backoff away"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -230,7 +254,10 @@ mod tests {
         let never = Schedule::default().failed(lost(), IfLost::NeverReplay, Instant::now());
         assert_eq!(never.class(), Class::Ambiguous);
         let mut schedule = Schedule::default();
-        assert_eq!(schedule.failed(lost(), IfLost::Idempotent, Instant::now()).class(), Class::Transient);
+        assert_eq!(
+            schedule.failed(lost(), IfLost::Idempotent, Instant::now()).class(),
+            Class::Transient
+        );
         assert!(wait(&schedule).unwrap() < Duration::from_secs(2));
         let mut schedule = Schedule::default();
         schedule.failed(lost(), IfLost::NeverReplay, Instant::now());

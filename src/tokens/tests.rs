@@ -138,7 +138,16 @@ async fn an_expired_token_is_not_handed_out_by_either_clock() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_renewal_never_displaces_a_token_that_is_still_good() {
-    let answer = |nth| (SECOND, if nth == 1 { minted(nth, HOUR) } else { Err(FetchError::transient("down")) });
+    let answer = |nth| {
+        (
+            SECOND,
+            if nth == 1 {
+                minted(nth, HOUR)
+            } else {
+                Err(FetchError::transient("down"))
+            },
+        )
+    };
     let (tokens, _) = tokens_of(answer, |b| b);
     tokens.get().await.unwrap();
     let born = Instant::now();
@@ -174,7 +183,11 @@ async fn a_refusal_with_an_early_renewal_in_the_air_costs_one_chained_fetch() {
     settle().await;
     assert_eq!(issuer.fetches(), 2, "the early renewal is in the air");
     let place = Place { origin: 1, route: None };
-    let refuse = || tokens.engine().refuse(first.generation().unwrap(), place, Challenge::none());
+    let refuse = || {
+        tokens
+            .engine()
+            .refuse(first.generation().unwrap(), place, Challenge::none())
+    };
     let waits: Vec<_> = (0..500)
         .map(|_| match refuse() {
             Refusal::Wait(landing) => tokio::spawn(landing),
@@ -184,7 +197,9 @@ async fn a_refusal_with_an_early_renewal_in_the_air_costs_one_chained_fetch() {
     sleep(3 * SECOND).await;
     // Published in between, but begun before the mark: who comes late still waits for the chained one.
     assert_eq!(tokens.current().unwrap().secret(), "test-2");
-    let Refusal::Wait(late) = refuse() else { panic!("a late refusal that does not wait") };
+    let Refusal::Wait(late) = refuse() else {
+        panic!("a late refusal that does not wait")
+    };
     late.await;
     for wait in waits {
         assert!(matches!(wait.await.unwrap(), Landed::Published));
@@ -214,8 +229,12 @@ async fn a_panicking_provider_strands_nobody() {
 #[test]
 fn a_runtime_that_ends_in_the_middle_strands_nobody() {
     let (tokens, issuer) = {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let (tokens, issuer) = runtime.block_on(async { tokens_of(|nth| (HOUR, minted(nth, HOUR)), |b| b) });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let (tokens, issuer) = runtime
+            .block_on(async { tokens_of(|nth| (if nth == 1 { HOUR } else { SECOND }, minted(nth, HOUR)), |b| b) });
         runtime.block_on(async {
             let waiting = tokens.get();
             tokio::select! {
@@ -232,7 +251,10 @@ fn a_runtime_that_ends_in_the_middle_strands_nobody() {
         .start_paused(true)
         .build()
         .unwrap();
-    assert_eq!(runtime.block_on(tokens.get()).unwrap().secret(), format!("test-{}", issuer.fetches()));
+    assert_eq!(
+        runtime.block_on(tokens.get()).unwrap().secret(),
+        format!("test-{}", issuer.fetches())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,7 +281,16 @@ async fn t23_a_lost_answer_is_presented_twice_at_most_and_never_in_a_loop() {
 
 #[tokio::test(start_paused = true)]
 async fn an_ambiguous_credential_is_presented_once_a_minute_so_that_no_outage_is_final() {
-    let answer = |nth| (SECOND, if nth < 6 { Err(FetchError::transient("reset").lost()) } else { minted(nth, HOUR) });
+    let answer = |nth| {
+        (
+            SECOND,
+            if nth < 6 {
+                Err(FetchError::transient("reset").lost())
+            } else {
+                minted(nth, HOUR)
+            },
+        )
+    };
     let (tokens, issuer) = tokens_of(answer, |b| b);
     let began = Instant::now();
     while tokens.get().await.is_err() {
@@ -272,7 +303,16 @@ async fn an_ambiguous_credential_is_presented_once_a_minute_so_that_no_outage_is
 
 #[tokio::test(start_paused = true)]
 async fn a_terminal_verdict_is_remembered_until_something_is_installed() {
-    let answer = |nth| (SECOND, if nth == 1 { Err(FetchError::terminal("over")) } else { minted(nth, HOUR) });
+    let answer = |nth| {
+        (
+            SECOND,
+            if nth == 1 {
+                Err(FetchError::terminal("over"))
+            } else {
+                minted(nth, HOUR)
+            },
+        )
+    };
     let (tokens, issuer) = tokens_of(answer, |b| b);
     for _ in 0..1_000 {
         assert!(tokens.get().await.unwrap_err().is_reauth_required());
@@ -382,7 +422,10 @@ async fn a_token_that_arrives_dead_empty_or_broken_is_not_adopted() {
         (Token::bearer(""), "empty"),
         (Token::bearer("test\n"), "0x0a"),
         (Token::bearer("test-a").expires_at(long_ago), "expired when it arrived"),
-        (Token::bearer("test-a").expires_in(Duration::ZERO), "expired when it arrived"),
+        (
+            Token::bearer("test-a").expires_in(Duration::ZERO),
+            "expired when it arrived",
+        ),
     ] {
         let (tokens, _) = tokens_of(move |_| (SECOND, Ok(token.clone())), |b| b);
         let error = tokens.get().await.unwrap_err();
@@ -437,7 +480,16 @@ async fn a_failing_issuer_is_asked_six_times_in_the_first_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn a_background_renewal_that_fails_is_not_repeated_by_every_call() {
-    let answer = |nth| (SECOND, if nth == 1 { minted(nth, HOUR) } else { Err(FetchError::transient("down")) });
+    let answer = |nth| {
+        (
+            SECOND,
+            if nth == 1 {
+                minted(nth, HOUR)
+            } else {
+                Err(FetchError::transient("down"))
+            },
+        )
+    };
     let (tokens, issuer) = tokens_of(answer, |b| b);
     tokens.get().await.unwrap();
     advance(46 * 60 * SECOND).await;
@@ -451,7 +503,16 @@ async fn a_background_renewal_that_fails_is_not_repeated_by_every_call() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_token_goes_out_only_if_static_stability_says_so_and_not_for_ever() {
-    let answer = |nth| (SECOND, if nth == 1 { minted(nth, 60 * SECOND) } else { Err(FetchError::transient("down")) });
+    let answer = |nth| {
+        (
+            SECOND,
+            if nth == 1 {
+                minted(nth, 60 * SECOND)
+            } else {
+                Err(FetchError::transient("down"))
+            },
+        )
+    };
     let policy = RefreshPolicy::default().jitter(0.0).static_stability(HOUR);
     let (tokens, _) = tokens_of(answer, |b| b.policy(policy));
     tokens.get().await.unwrap();
@@ -490,13 +551,16 @@ async fn a_token_is_durable_before_anyone_is_told() {
     }
     let log = Arc::new(Mutex::new(Vec::new()));
     let told = log.clone();
-    let (tokens, _) = tokens_of(|nth| (SECOND, minted(nth, HOUR)), |b| {
-        b.store(Slow(log.clone())).observe(move |event: &Event| {
-            if let Event::Renewed { .. } = event {
-                told.lock().unwrap().push("told");
-            }
-        })
-    });
+    let (tokens, _) = tokens_of(
+        |nth| (SECOND, minted(nth, HOUR)),
+        |b| {
+            b.store(Slow(log.clone())).observe(move |event: &Event| {
+                if let Event::Renewed { .. } = event {
+                    told.lock().unwrap().push("told");
+                }
+            })
+        },
+    );
     let woken = log.clone();
     let waiter = tokio::spawn({
         let get = tokens.get();

@@ -1,0 +1,1 @@
+//! The examples stand beside this folder; see the README of `tower-token`.
