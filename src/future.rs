@@ -13,6 +13,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -46,7 +47,7 @@ pin_project! {
         // `None`: the request goes out without the token, and its answer is not judged.
         attempt: Option<Attempt<R::Saved>>,
         #[pin]
-        state: State<S::Future, C::Inspecting, Box<Paused<S, R::Body, C::Body>>>,
+        state: State<S::Future, C::Inspecting, PausedOf<S, R, C, B, ResBody>>,
     }
 }
 
@@ -87,12 +88,23 @@ pub(crate) struct Kept<Saved> {
 
 /// What a request that waits holds on to.
 struct Paused<S, B, ResBody> {
-    /// To be polled ready. Made only once a token is there, so that waiting holds no permit.
+    /// Polled ready before the request is sent. Made only once a token is there, so that waiting for
+    /// one holds no permit.
     service: Option<S>,
     /// The request to go out; for a refused one it is made when the new token is there.
     request: Option<(request::Parts, B)>,
     /// The server's own answer, in case the replay does not come about.
     refusal: Option<Response<ResBody>>,
+}
+
+impl<S, B, ResBody> Paused<S, B, ResBody> {
+    fn refused(response: Response<ResBody>) -> Box<Self> {
+        Box::new(Self {
+            service: None,
+            request: None,
+            refusal: Some(response),
+        })
+    }
 }
 
 impl<Saved> Attempt<Saved> {
@@ -184,42 +196,37 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let core = &*this.lane.core;
         loop {
+            let way = Way {
+                core: &this.lane.core,
+                attempt: this.attempt,
+                types: PhantomData,
+            };
             let step = match this.state.as_mut().project() {
                 StateProj::Sending { future } => {
                     let response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    judge(core, this.attempt, response)
+                    way.answered(response)
                 }
                 StateProj::Inspecting { head, inspecting } => {
                     let (verdict, body) = ready!(inspecting.poll(cx));
-                    // Taken once: the state is left in this very step.
-                    let Some(head) = head.take() else {
-                        return Poll::Ready(Err(spent()));
-                    };
-                    inspected(core, this.attempt, verdict, Response::from_parts(*head, body))
+                    way.inspected(verdict, head.take(), body)
                 }
                 StateProj::Waiting { paused, landing } => {
                     let landed = ready!(landing.poll(cx));
-                    woken(core, paused.take(), landed)
+                    way.woken(paused.take(), landed)
                 }
                 StateProj::Renewing { paused, landing } => {
                     let landed = ready!(landing.poll(cx));
-                    renewed(core, this.attempt, paused.take(), landed)
+                    way.renewed(paused.take(), landed)
                 }
                 StateProj::Readying { paused, resort } => {
-                    let resort = *resort;
-                    if let Some(service) = paused.as_mut().and_then(|paused| paused.service.as_mut()) {
-                        let readied = ready!(service.poll_ready(cx)).map_err(Into::into);
-                        send(core, this.attempt, paused.take(), readied, resort)
-                    } else {
-                        Step::Done(Err(spent()))
-                    }
+                    let readied = match paused.as_mut().and_then(|paused| paused.service.as_mut()) {
+                        Some(service) => ready!(service.poll_ready(cx)).map_err(Into::into),
+                        None => Err(spent()),
+                    };
+                    way.readied(paused.take(), readied, *resort)
                 }
-                StateProj::Failed { error } => {
-                    let error = error.take().map_or_else(spent, |error| error.into());
-                    Step::Done(Err(error))
-                }
+                StateProj::Failed { error } => Step::Done(Err(error.take().map_or_else(spent, BoxError::from))),
             };
             match step {
                 Step::Done(result) => return Poll::Ready(result),
@@ -257,296 +264,233 @@ enum Step<T, F, N, P> {
     Next(State<F, N, P>),
 }
 
-type Steps<S, R, C, B, ResBody> = Step<
+type StepOf<S, R, C, B, ResBody> = Step<
     <C as Classify<ResBody>>::Body,
     <S as Service<Request<<R as Replay<B>>::Body>>>::Future,
     <C as Classify<ResBody>>::Inspecting,
-    Box<Paused<S, <R as Replay<B>>::Body, <C as Classify<ResBody>>::Body>>,
+    PausedOf<S, R, C, B, ResBody>,
 >;
 
-/// An answer is there: the caller's, one to look into, or a refusal.
-#[inline]
-fn judge<S, R, C, I, B, ResBody>(
-    core: &Core<S, R, C, I>,
-    attempt: &mut Option<Attempt<R::Saved>>,
-    response: Response<ResBody>,
-) -> Steps<S, R, C, B, ResBody>
+type PausedOf<S, R, C, B, ResBody> = Box<Paused<S, <R as Replay<B>>::Body, <C as Classify<ResBody>>::Body>>;
+
+/// A request between two states.
+struct Way<'a, S, R, C, I, B, ResBody>
+where
+    R: Replay<B>,
+    I: Inject,
+{
+    core: &'a Core<S, R, C, I>,
+    attempt: &'a mut Option<Attempt<R::Saved>>,
+    types: PhantomData<fn(B) -> ResBody>,
+}
+
+impl<S, R, C, I, B, ResBody> Way<'_, S, R, C, I, B, ResBody>
 where
     S: Service<Request<R::Body>> + Clone,
     R: Replay<B>,
     C: Classify<ResBody>,
     I: Inject,
 {
-    let (head, body) = response.into_parts();
-    let Some(carrying) = attempt else {
-        return Step::Done(Ok(Response::from_parts(head, core.classify.pass(body))));
-    };
-    match core.classify.head(&head) {
-        Verdict::Accept => {
-            accepted(core, carrying);
-            Step::Done(Ok(Response::from_parts(head, core.classify.pass(body))))
+    /// An answer is there: the caller's, one to look into, or a refusal.
+    #[inline]
+    fn answered(self, response: Response<ResBody>) -> StepOf<S, R, C, B, ResBody> {
+        let classify = &self.core.classify;
+        let (head, body) = response.into_parts();
+        let verdict = match self.attempt {
+            Some(_) => classify.head(&head),
+            None => Verdict::Accept,
+        };
+        match verdict {
+            Verdict::Inspect(limit) => Step::Next(State::Inspecting {
+                inspecting: classify.inspect(&head, body, limit),
+                head: Some(Box::new(head)),
+            }),
+            verdict => self.judged(verdict, Response::from_parts(head, classify.pass(body))),
         }
-        Verdict::Refuse(challenge) => {
-            let response = Response::from_parts(head, core.classify.pass(body));
-            refused(core, carrying, challenge, response)
+    }
+
+    /// The body was looked into.
+    fn inspected(
+        self,
+        verdict: Verdict,
+        head: Option<Box<response::Parts>>,
+        body: C::Body,
+    ) -> StepOf<S, R, C, B, ResBody> {
+        match head {
+            Some(head) => self.judged(verdict, Response::from_parts(*head, body)),
+            None => Step::Done(Err(spent())),
         }
-        Verdict::Inspect(limit) => Step::Next(State::Inspecting {
-            inspecting: core.classify.inspect(&head, body, limit),
-            head: Some(Box::new(head)),
-        }),
     }
-}
 
-/// The body was looked into.
-fn inspected<S, R, C, I, B, ResBody>(
-    core: &Core<S, R, C, I>,
-    attempt: &mut Option<Attempt<R::Saved>>,
-    verdict: Verdict,
-    response: Response<C::Body>,
-) -> Steps<S, R, C, B, ResBody>
-where
-    S: Service<Request<R::Body>> + Clone,
-    R: Replay<B>,
-    C: Classify<ResBody>,
-    I: Inject,
-{
-    match (attempt, verdict) {
-        (Some(attempt), Verdict::Refuse(challenge)) => refused(core, attempt, challenge, response),
-        (Some(attempt), _) => {
-            accepted(core, attempt);
-            Step::Done(Ok(response))
-        }
-        (None, _) => Step::Done(Ok(response)),
-    }
-}
-
-#[inline]
-fn accepted<S, R, C, I: Inject, Saved>(core: &Core<S, R, C, I>, attempt: &Attempt<Saved>) {
-    let engine = core.presentation.tokens.engine();
-    if let Some(generation) = attempt.generation {
-        engine.accept(generation);
-    }
-    if engine.is_tripped()
-        && let Some(route) = attempt.place().route
-    {
-        engine.accept_at(route);
-    }
-}
-
-/// A server refused the token that this request carried.
-#[cold]
-fn refused<S, R, C, I, B, ResBody>(
-    core: &Core<S, R, C, I>,
-    attempt: &mut Attempt<R::Saved>,
-    challenge: Challenge,
-    response: Response<C::Body>,
-) -> Steps<S, R, C, B, ResBody>
-where
-    S: Service<Request<R::Body>> + Clone,
-    R: Replay<B>,
-    C: Classify<ResBody>,
-    I: Inject,
-{
-    let engine = core.presentation.tokens.engine();
-    let Some(generation) = attempt.generation else {
-        return Step::Done(Ok(response));
-    };
-    let hand_back = |reason, response| {
-        engine.tell(&Event::HandedBack { generation, reason });
-        Step::Done(Ok(response))
-    };
-    let place = attempt.place();
-    if attempt.refused.is_some() {
-        engine.refuse_again(place);
-        return hand_back(HandedBack::RefusedAgain, response);
-    }
-    let paused = |response| {
-        Box::new(Paused {
-            service: None,
-            request: None,
-            refusal: Some(response),
-        })
-    };
-    match engine.refuse(generation, place, challenge) {
-        Refusal::HandBack(reason) => hand_back(reason, response),
-        // The next request finds a new token, this one cannot.
-        Refusal::Replay | Refusal::Wait(_) if attempt.kept.is_none() => hand_back(HandedBack::NotKept, response),
-        Refusal::Replay => again(core, attempt, paused(response)),
-        Refusal::Wait(landing) => Step::Next(State::Renewing {
-            paused: Some(paused(response)),
-            landing,
-        }),
-    }
-}
-
-/// The flight that a refused request waited for has landed.
-fn renewed<S, R, C, I, B, ResBody>(
-    core: &Core<S, R, C, I>,
-    attempt: &mut Option<Attempt<R::Saved>>,
-    paused: Option<Box<Paused<S, R::Body, C::Body>>>,
-    landed: Landed,
-) -> Steps<S, R, C, B, ResBody>
-where
-    S: Service<Request<R::Body>> + Clone,
-    R: Replay<B>,
-    C: Classify<ResBody>,
-    I: Inject,
-{
-    let (Some(attempt), Some(paused)) = (attempt, paused) else {
-        return Step::Done(Err(spent()));
-    };
-    match landed {
-        Landed::Published | Landed::Superseded => again(core, attempt, paused),
-        Landed::Failed(error) => give_up(core, attempt.generation, paused, error),
-    }
-}
-
-/// Makes the refused request again, and an inner service for it.
-fn again<S, R, C, I, B, ResBody>(
-    core: &Core<S, R, C, I>,
-    attempt: &mut Attempt<R::Saved>,
-    mut paused: Box<Paused<S, R::Body, C::Body>>,
-) -> Steps<S, R, C, B, ResBody>
-where
-    S: Service<Request<R::Body>> + Clone,
-    R: Replay<B>,
-    C: Classify<ResBody>,
-    I: Inject,
-{
-    let route = attempt.place().route;
-    let made = attempt.kept.take().and_then(|Kept { head, body }| {
-        let body = core.replay.replay(body)?;
-        Some(head.into_request(body).into_parts())
-    });
-    let Some((head, body)) = made else {
-        return give_up(core, attempt.generation, paused, Error::new(Kind::Unreplayable));
-    };
-    // Checked on every attempt. It passed once, and nothing of it has changed.
-    if core.destination(&head).is_err() {
-        return give_up(core, attempt.generation, paused, Error::new(Kind::Unreplayable));
-    }
-    attempt.route = route;
-    attempt.refused = attempt.generation.take();
-    paused.request = Some((head, body));
-    readying(core, paused, false)
-}
-
-/// The flight that a request without a token waited for has landed.
-fn woken<S, R, C, I, B, ResBody>(
-    core: &Core<S, R, C, I>,
-    paused: Option<Box<Paused<S, R::Body, C::Body>>>,
-    landed: Landed,
-) -> Steps<S, R, C, B, ResBody>
-where
-    S: Service<Request<R::Body>> + Clone,
-    R: Replay<B>,
-    C: Classify<ResBody>,
-    I: Inject,
-{
-    let Some(paused) = paused else {
-        return Step::Done(Err(spent()));
-    };
-    match landed {
-        Landed::Published | Landed::Superseded => readying(core, paused, false),
-        Landed::Failed(_) if core.presentation.tokens.engine().last_resort().is_some() => readying(core, paused, true),
-        Landed::Failed(error) => give_up(core, None, paused, error),
-    }
-}
-
-fn readying<S, R, C, I, B, ResBody>(
-    core: &Core<S, R, C, I>,
-    mut paused: Box<Paused<S, R::Body, C::Body>>,
-    resort: bool,
-) -> Steps<S, R, C, B, ResBody>
-where
-    S: Service<Request<R::Body>> + Clone,
-    R: Replay<B>,
-    C: Classify<ResBody>,
-    I: Inject,
-{
-    paused.service = Some(core.prototype());
-    Step::Next(State::Readying {
-        paused: Some(paused),
-        resort,
-    })
-}
-
-/// An inner service is ready: the token is taken now, not when the request was queued.
-fn send<S, R, C, I, B, ResBody>(
-    core: &Core<S, R, C, I>,
-    attempt: &mut Option<Attempt<R::Saved>>,
-    paused: Option<Box<Paused<S, R::Body, C::Body>>>,
-    readied: Result<(), BoxError>,
-    resort: bool,
-) -> Steps<S, R, C, B, ResBody>
-where
-    S: Service<Request<R::Body>> + Clone,
-    R: Replay<B>,
-    C: Classify<ResBody>,
-    I: Inject,
-{
-    let (Some(attempt), Some(mut paused)) = (attempt, paused) else {
-        return Step::Done(Err(spent()));
-    };
-    let refused = attempt.refused;
-    if let Err(error) = readied {
-        return give_up(core, refused, paused, error);
-    }
-    let engine = core.presentation.tokens.engine();
-    let (Some((mut head, body)), Some(mut service)) = (paused.request.take(), paused.service.take()) else {
-        return Step::Done(Err(spent()));
-    };
-    let boarding = match engine.last_resort().filter(|_| resort) {
-        Some(current) => core.presentation.put(&current, &mut head),
-        None => core.presentation.board(&mut head),
-    };
-    match boarding {
-        Boarding::Aboard(generation) => {
-            attempt.generation = Some(generation);
-            if let Some(refused) = refused {
-                engine.tell(&Event::Replayed { refused, generation });
+    #[inline]
+    fn judged(self, verdict: Verdict, response: Response<C::Body>) -> StepOf<S, R, C, B, ResBody> {
+        match verdict {
+            Verdict::Refuse(challenge) => self.refused(challenge, response),
+            Verdict::Accept | Verdict::Inspect(_) => {
+                self.accepted();
+                Step::Done(Ok(response))
             }
-            Step::Next(State::Sending {
-                future: service.call(Request::from_parts(head, body)),
-            })
         }
-        Boarding::Wait(landing) => {
-            // The permit goes back, also here.
-            drop(service);
-            paused.request = Some((head, body));
-            Step::Next(State::Waiting {
-                paused: Some(paused),
-                landing,
-            })
-        }
-        Boarding::Denied(error) => give_up(core, refused, paused, error),
     }
-}
 
-/// No token: a refused request gets the server's own answer, any other the error.
-fn give_up<S, R, C, I, B, ResBody>(
-    core: &Core<S, R, C, I>,
-    refused: Option<Generation>,
-    paused: Box<Paused<S, R::Body, C::Body>>,
-    error: impl Into<BoxError>,
-) -> Steps<S, R, C, B, ResBody>
-where
-    S: Service<Request<R::Body>>,
-    R: Replay<B>,
-    C: Classify<ResBody>,
-    I: Inject,
-{
-    let Some(response) = paused.refusal else {
-        return Step::Done(Err(error.into()));
-    };
-    if let Some(generation) = refused {
-        let reason = HandedBack::NotRenewed;
-        core.presentation
-            .tokens
-            .engine()
-            .tell(&Event::HandedBack { generation, reason });
+    #[inline]
+    fn accepted(&self) {
+        let Some(attempt) = &*self.attempt else { return };
+        let engine = self.core.engine();
+        if let Some(generation) = attempt.generation {
+            engine.accept(generation);
+        }
+        if engine.is_tripped()
+            && let Some(route) = attempt.place().route
+        {
+            engine.accept_at(route);
+        }
     }
-    Step::Done(Ok(response))
+
+    /// A server refused the token that this request carried.
+    #[cold]
+    fn refused(self, challenge: Challenge, response: Response<C::Body>) -> StepOf<S, R, C, B, ResBody> {
+        let engine = self.core.engine();
+        let carried = self
+            .attempt
+            .as_ref()
+            .and_then(|attempt| Some((attempt, attempt.generation?)));
+        let Some((attempt, generation)) = carried else {
+            return Step::Done(Ok(response));
+        };
+        let hand_back = |reason, response| {
+            engine.tell(&Event::HandedBack { generation, reason });
+            Step::Done(Ok(response))
+        };
+        let place = attempt.place();
+        if attempt.refused.is_some() {
+            engine.refuse_again(place);
+            return hand_back(HandedBack::RefusedAgain, response);
+        }
+        let kept = attempt.kept.is_some();
+        match engine.refuse(generation, place, challenge) {
+            Refusal::HandBack(reason) => hand_back(reason, response),
+            // The next request finds a new token; this one cannot be sent again.
+            Refusal::Replay | Refusal::Wait(_) if !kept => hand_back(HandedBack::NotKept, response),
+            Refusal::Replay => self.again(Paused::refused(response)),
+            Refusal::Wait(landing) => Step::Next(State::Renewing {
+                paused: Some(Paused::refused(response)),
+                landing,
+            }),
+        }
+    }
+
+    /// The flight that a refused request waited for has landed.
+    fn renewed(self, paused: Option<PausedOf<S, R, C, B, ResBody>>, landed: Landed) -> StepOf<S, R, C, B, ResBody> {
+        match (paused, landed) {
+            (None, _) => Step::Done(Err(spent())),
+            (Some(paused), Landed::Published | Landed::Superseded) => self.again(paused),
+            (Some(paused), Landed::Failed(error)) => self.give_up(paused.refusal, error),
+        }
+    }
+
+    /// Makes the refused request again.
+    fn again(self, mut paused: PausedOf<S, R, C, B, ResBody>) -> StepOf<S, R, C, B, ResBody> {
+        let Some(attempt) = &mut *self.attempt else {
+            return Step::Done(Err(spent()));
+        };
+        attempt.route = attempt.place().route;
+        let made = attempt.kept.take().and_then(|Kept { head, body }| {
+            let body = self.core.replay.replay(body)?;
+            Some(head.into_request(body).into_parts())
+        });
+        match made {
+            // Checked on every attempt. It passed once, and nothing of it has changed since.
+            Some((head, body)) if self.core.destination(&head).is_ok() => {
+                attempt.refused = attempt.generation.take();
+                paused.request = Some((head, body));
+                self.readying(paused, false)
+            }
+            _ => self.give_up(paused.refusal, Error::new(Kind::Unreplayable)),
+        }
+    }
+
+    /// The flight that a request without a token waited for has landed.
+    fn woken(self, paused: Option<PausedOf<S, R, C, B, ResBody>>, landed: Landed) -> StepOf<S, R, C, B, ResBody> {
+        match (paused, landed) {
+            (None, _) => Step::Done(Err(spent())),
+            (Some(paused), Landed::Published | Landed::Superseded) => self.readying(paused, false),
+            (Some(paused), Landed::Failed(error)) => match self.core.engine().last_resort() {
+                Some(_) => self.readying(paused, true),
+                None => self.give_up(paused.refusal, error),
+            },
+        }
+    }
+
+    /// A token is there; an inner service has to be made ready for the request.
+    fn readying(self, mut paused: PausedOf<S, R, C, B, ResBody>, resort: bool) -> StepOf<S, R, C, B, ResBody> {
+        paused.service = Some(self.core.prototype());
+        Step::Next(State::Readying {
+            paused: Some(paused),
+            resort,
+        })
+    }
+
+    /// An inner service is ready. The token is taken now, not when the request was queued.
+    fn readied(
+        self,
+        paused: Option<PausedOf<S, R, C, B, ResBody>>,
+        readied: Result<(), BoxError>,
+        resort: bool,
+    ) -> StepOf<S, R, C, B, ResBody> {
+        let Some(mut paused) = paused else {
+            return Step::Done(Err(spent()));
+        };
+        // Out of `paused`, so that a request that has to wait again holds no permit either.
+        let (Some((mut head, body)), Some(mut service)) = (paused.request.take(), paused.service.take()) else {
+            return Step::Done(Err(spent()));
+        };
+        if let Err(error) = readied {
+            return self.give_up(paused.refusal, error);
+        }
+        let presentation = &self.core.presentation;
+        let boarding = match self.core.engine().last_resort().filter(|_| resort) {
+            Some(current) => presentation.put(&current, &mut head),
+            None => presentation.board(&mut head),
+        };
+        match boarding {
+            Boarding::Aboard(generation) => {
+                if let Some(attempt) = &mut *self.attempt {
+                    attempt.generation = Some(generation);
+                    if let Some(refused) = attempt.refused {
+                        self.core.engine().tell(&Event::Replayed { refused, generation });
+                    }
+                }
+                Step::Next(State::Sending {
+                    future: service.call(Request::from_parts(head, body)),
+                })
+            }
+            Boarding::Wait(landing) => {
+                paused.request = Some((head, body));
+                Step::Next(State::Waiting {
+                    paused: Some(paused),
+                    landing,
+                })
+            }
+            Boarding::Denied(error) => self.give_up(paused.refusal, error),
+        }
+    }
+
+    /// No second attempt: a refused request gets the server's own answer, any other the error.
+    fn give_up(self, refusal: Option<Response<C::Body>>, error: impl Into<BoxError>) -> StepOf<S, R, C, B, ResBody> {
+        let Some(response) = refusal else {
+            return Step::Done(Err(error.into()));
+        };
+        let refused = self
+            .attempt
+            .as_ref()
+            .and_then(|attempt| attempt.refused.or(attempt.generation));
+        if let Some(generation) = refused {
+            let reason = HandedBack::NotRenewed;
+            self.core.engine().tell(&Event::HandedBack { generation, reason });
+        }
+        Step::Done(Ok(response))
+    }
 }
 
 /// Polled after it was done; futures may answer that as they like, this one does not panic.

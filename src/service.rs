@@ -17,6 +17,7 @@ use crate::presentation::{Boarding, Presentation};
 use crate::provider::TokenRequest;
 use crate::replay::{Auto, Head, Replay};
 use crate::stripe::Striped;
+use crate::tokens::Engine;
 
 /// A service whose requests carry the current token. Made by [`TokenLayer`](crate::TokenLayer).
 ///
@@ -79,6 +80,11 @@ impl<S: Clone, R, C, I: Inject> Core<S, R, C, I> {
 }
 
 impl<S, R, C, I: Inject> Core<S, R, C, I> {
+    #[inline]
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        self.presentation.tokens.engine()
+    }
+
     /// Where the request goes, if the token may go with it.
     #[inline]
     pub(crate) fn destination(&self, head: &request::Parts) -> Result<u64, Outside> {
@@ -98,7 +104,7 @@ impl<S, R, C, I: Inject> Core<S, R, C, I> {
             && head
                 .extensions
                 .get::<TokenRequest>()
-                .is_some_and(|request| request.engine == self.presentation.tokens.engine().id())
+                .is_some_and(|request| request.engine == self.engine().id())
     }
 }
 
@@ -129,7 +135,7 @@ where
             Ok(origin) => origin,
             Err(Outside::Nowhere) => return ResponseFuture::failed(lane, Error::new(Kind::NoAuthority)),
             Err(Outside::Elsewhere(reason)) => {
-                core.presentation.tokens.engine().tell(&Event::WithoutToken { reason });
+                core.engine().tell(&Event::WithoutToken { reason });
                 let future = self.inner.call(Request::from_parts(head, core.replay.pass(body)));
                 return ResponseFuture::sending(lane, future, None);
             }
