@@ -1,4 +1,9 @@
-#![doc = include_str!("../README.md")]
+// The README is the documentation; its snippets need these features.
+#![cfg_attr(all(feature = "oauth2", feature = "client"), doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(all(feature = "oauth2", feature = "client")),
+    doc = "Keeps a current token on outbound HTTP requests. See the README for the whole story."
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
