@@ -30,11 +30,13 @@ pub(crate) struct Current {
     begun: u64,
 }
 
-/// Both clocks, read together.
+/// What a decision is made by: both clocks, read together, the policy, and whether a task can be started.
 #[derive(Clone, Copy)]
-pub(super) struct Moment {
+pub(super) struct Outlook<'a> {
     pub(super) mono: Instant,
     pub(super) wall: Wall,
+    pub(super) policy: &'a RefreshPolicy,
+    pub(super) runtime: bool,
 }
 
 /// What a caller who needs a token gets.
@@ -137,7 +139,7 @@ impl Desk {
     }
 
     /// A request needs a token.
-    pub(super) fn need(&mut self, at: Moment, policy: &RefreshPolicy, runtime: bool) -> (Admission, Departure) {
+    pub(super) fn need(&mut self, at: Outlook<'_>) -> (Admission, Departure) {
         if let Some(current) = self.usable(at.wall) {
             return (Admission::Use(current.clone()), None);
         }
@@ -146,11 +148,11 @@ impl Desk {
             Some(_) if self.refused.is_some() => Cause::Refused,
             Some(_) => Cause::Expiring,
         };
-        self.board(at, policy, runtime, cause, None)
+        self.board(at, cause, None)
     }
 
     /// A fetch is wanted whatever the schedule says.
-    pub(super) fn request(&mut self, policy: &RefreshPolicy, runtime: bool) -> (Admission, Departure) {
+    pub(super) fn request(&mut self, at: Outlook<'_>) -> (Admission, Departure) {
         match self.phase {
             Phase::SignedOut => return (Admission::Deny(Error::new(Kind::SignedOut)), None),
             Phase::ShutDown => return (Admission::Deny(Error::new(Kind::ShutDown)), None),
@@ -159,23 +161,23 @@ impl Desk {
         if let Some(flight) = self.answering() {
             return (Admission::Wait(flight.join()), None);
         }
-        if !runtime {
+        if !at.runtime {
             return (Admission::Deny(Error::new(Kind::NoRuntime)), None);
         }
-        self.enqueue(Flight::new(Cause::Requested, self.fence, policy.max_waiters))
+        self.enqueue(Flight::new(Cause::Requested, self.fence, at.policy.max_waiters))
     }
 
     /// The current token is stale: a fetch may begin, but nobody waits for it.
     /// The second value says until when it is useless to ask again.
-    pub(super) fn renew(&mut self, at: Moment, policy: &RefreshPolicy, runtime: bool) -> (Departure, Option<Instant>) {
-        if self.air.is_some() || self.phase != Phase::Open || !runtime || self.usable(at.wall).is_none() {
+    pub(super) fn renew(&mut self, at: Outlook<'_>) -> (Departure, Option<Instant>) {
+        if self.air.is_some() || self.phase != Phase::Open || !at.runtime || self.usable(at.wall).is_none() {
             return (None, None);
         }
         match self.schedule.in_background() {
             None => (None, Some(at.mono + NEVER)),
             Some(Some(until)) if until > at.mono => (None, Some(until)),
             Some(_) => (
-                self.start(Flight::new(Cause::Expiring, self.fence, policy.max_waiters))
+                self.start(Flight::new(Cause::Expiring, self.fence, at.policy.max_waiters))
                     .1,
                 None,
             ),
@@ -190,7 +192,7 @@ impl Desk {
         place: Place,
         challenge: Challenge,
         accepted: bool,
-        (at, policy, runtime): (Moment, &RefreshPolicy, bool),
+        at: Outlook<'_>,
     ) -> (Refusal, Departure, bool) {
         let hand_back = |reason| (Refusal::HandBack(reason), None, false);
         let Some(current) = self.current.as_ref().map(|current| (current.generation, current.begun)) else {
@@ -204,11 +206,11 @@ impl Desk {
             if let Some(flight) = self.answering().filter(|_| too_old) {
                 return (Refusal::Wait(flight.join()), None, false);
             }
-            let (admission, departure) = self.need(at, policy, runtime);
+            let (admission, departure) = self.need(at);
             return (Refusal::from(admission), departure, false);
         }
         if wants_step_up(&challenge) {
-            let (refusal, departure) = self.step_up(generation, challenge, policy, runtime);
+            let (refusal, departure) = self.step_up(generation, challenge, at);
             return (refusal, departure, false);
         }
         let first = self.refused.is_none();
@@ -220,27 +222,21 @@ impl Desk {
             self.refused = Some(self.tick);
             self.mark = Some((generation, self.tick));
         }
-        let (admission, departure) = self.board(at, policy, runtime, Cause::Refused, Some(challenge));
+        let (admission, departure) = self.board(at, Cause::Refused, Some(challenge));
         (Refusal::from(admission), departure, first)
     }
 
     /// Asks the provider, once per token, for what the server demands beyond a newer token.
-    fn step_up(
-        &mut self,
-        generation: Generation,
-        challenge: Challenge,
-        policy: &RefreshPolicy,
-        runtime: bool,
-    ) -> (Refusal, Departure) {
+    fn step_up(&mut self, generation: Generation, challenge: Challenge, at: Outlook<'_>) -> (Refusal, Departure) {
         let asked = self.stepped_up.replace(generation) == Some(generation);
         let aloft = self.air.as_ref().filter(|air| air.flight.step_up);
         match aloft {
             Some(air) => (Refusal::Wait(air.flight.join()), None),
-            None if asked || !runtime || self.phase != Phase::Open || self.air.is_some() => {
+            None if asked || !at.runtime || self.phase != Phase::Open || self.air.is_some() => {
                 (Refusal::HandBack(HandedBack::StepUp), None)
             }
             None => {
-                let mut flight = Flight::new(Cause::Refused, self.fence, policy.max_waiters);
+                let mut flight = Flight::new(Cause::Refused, self.fence, at.policy.max_waiters);
                 flight.challenge = Some(challenge);
                 flight.step_up = true;
                 let (admission, departure) = self.start(flight);
@@ -250,14 +246,7 @@ impl Desk {
     }
 
     /// A seat in the flight that answers, in the air, after it, or in a new one if the schedule clears it.
-    fn board(
-        &mut self,
-        at: Moment,
-        policy: &RefreshPolicy,
-        runtime: bool,
-        cause: Cause,
-        challenge: Option<Challenge>,
-    ) -> (Admission, Departure) {
+    fn board(&mut self, at: Outlook<'_>, cause: Cause, challenge: Option<Challenge>) -> (Admission, Departure) {
         match self.phase {
             Phase::SignedOut => return (Admission::Deny(Error::new(Kind::SignedOut)), None),
             Phase::ShutDown => {
@@ -273,14 +262,14 @@ impl Desk {
         if let Some(flight) = self.answering() {
             return (Admission::Wait(flight.join()), None);
         }
-        let mut flight = Flight::new(cause, self.fence, policy.max_waiters);
+        let mut flight = Flight::new(cause, self.fence, at.policy.max_waiters);
         flight.challenge = challenge;
         if self.air.is_some() {
             return self.enqueue(flight);
         }
-        match self.schedule.needed(at.mono, self.min_interval(policy)) {
+        match self.schedule.needed(at.mono, self.min_interval(at.policy)) {
             Clearance::Deny(error) => (Admission::Deny(error), None),
-            Clearance::Go(_) if !runtime => (Admission::Deny(Error::new(Kind::NoRuntime)), None),
+            Clearance::Go(_) if !at.runtime => (Admission::Deny(Error::new(Kind::NoRuntime)), None),
             Clearance::Go(not_before) => {
                 flight.not_before = not_before;
                 self.start(flight)
@@ -336,15 +325,11 @@ impl Desk {
     }
 
     /// Puts a token in place and takes its flight out of the air.
-    pub(super) fn publish(
-        &mut self,
-        token: Token,
-        (issued, dies): (Wall, Wall),
-        policy: &RefreshPolicy,
-        at: Moment,
-    ) -> Arc<Current> {
+    pub(super) fn publish(&mut self, token: Token, (issued, dies): (Wall, Wall), at: Outlook<'_>) -> Arc<Current> {
         let hint = token.refresh_hint().map(|after| issued.after(after));
-        let plan = policy.plan(at.wall, dies, hint, token.renewal_deadline().map(Wall::of));
+        let plan = at
+            .policy
+            .plan(at.wall, dies, hint, token.renewal_deadline().map(Wall::of));
         let previous = self.current.as_ref().map(|current| current.token.secret());
         self.repeated = previous == Some(token.secret());
         let pause = (self.repeated || self.refused.is_some()).then_some(plan.min_interval);

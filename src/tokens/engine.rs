@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::breaker::Place;
-use super::desk::{Admission, Current, Departure, Desk, Moment, Refusal};
+use super::desk::{Admission, Current, Departure, Desk, Outlook, Refusal};
 use super::fetch;
 use super::flight::{Flight, Landed};
 use super::store::Store;
@@ -104,7 +104,7 @@ impl Engine {
             return Admission::Use(current);
         }
         let runtime = Handle::try_current().ok();
-        let (admission, departure) = self.desk().need(self.moment(), &self.policy, runtime.is_some());
+        let (admission, departure) = self.desk().need(self.outlook(runtime.is_some()));
         self.depart(departure, runtime);
         match admission {
             Admission::Deny(error) => self.last_resort().map_or(Admission::Deny(error), Admission::Use),
@@ -131,10 +131,10 @@ impl Engine {
             return;
         }
         let runtime = Handle::try_current().ok();
-        let moment = self.moment();
-        let (departure, useless_until) = self.desk().renew(moment, &self.policy, runtime.is_some());
+        let outlook = self.outlook(runtime.is_some());
+        let (departure, useless_until) = self.desk().renew(outlook);
         if let Some(until) = useless_until {
-            let quiet = wall.after(until.saturating_duration_since(moment.mono));
+            let quiet = wall.after(until.saturating_duration_since(outlook.mono));
             self.quiet_until.store(quiet.nanos(), Ordering::Relaxed);
         }
         self.depart(departure, runtime);
@@ -143,7 +143,7 @@ impl Engine {
     /// A fetch now, whatever the schedule says.
     pub(super) fn request(self: &Arc<Self>) -> Admission {
         let runtime = Handle::try_current().ok();
-        let (admission, departure) = self.desk().request(&self.policy, runtime.is_some());
+        let (admission, departure) = self.desk().request(self.outlook(runtime.is_some()));
         self.depart(departure, runtime);
         admission
     }
@@ -155,8 +155,7 @@ impl Engine {
         let accepted = self.accepted.0.load(Ordering::Relaxed) >= generation.get();
         let (refusal, departure, marked) = {
             let mut desk = self.desk();
-            let outlook = (self.moment(), &self.policy, runtime.is_some());
-            let decided = desk.refuse(generation, place, challenge, accepted, outlook);
+            let decided = desk.refuse(generation, place, challenge, accepted, self.outlook(runtime.is_some()));
             if desk.is_refused() {
                 self.signal.0.store(0, Ordering::Release);
             }
@@ -214,10 +213,12 @@ impl Engine {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn moment(&self) -> Moment {
-        Moment {
+    pub(super) fn outlook(&self, runtime: bool) -> Outlook<'_> {
+        Outlook {
             mono: Instant::now(),
             wall: self.now(),
+            policy: &self.policy,
+            runtime,
         }
     }
 

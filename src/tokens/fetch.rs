@@ -64,7 +64,7 @@ impl Pilot {
         let (lost_before, sent) = {
             let mut desk = engine.desk();
             desk.begin();
-            (desk.schedule.lost(), engine.moment())
+            (desk.schedule.lost(), engine.outlook(true))
         };
         engine.tell(&Event::FetchBegan { cause: flight.cause });
         let fetched = self
@@ -137,10 +137,10 @@ impl Pilot {
         }
         let (published, next) = {
             let mut desk = engine.desk();
-            let moment = engine.moment();
+            let outlook = engine.outlook(true);
             let published = desk.counts(flight).then(|| {
                 let Vetted { token, issued, dies } = vetted;
-                let current = desk.publish(token, (issued, dies), &engine.policy, moment);
+                let current = desk.publish(token, (issued, dies), outlook);
                 engine.show(Some(current.clone()));
                 current
             });

@@ -94,10 +94,14 @@ impl Schedule {
             .setback
             .as_ref()
             .filter(|setback| setback.until.is_none_or(|until| now < until));
-        let failures = match (&self.setback, probe) {
-            (_, Some(setback)) => setback.failures,
+        let alike = self
+            .setback
+            .as_ref()
+            .filter(|setback| setback.is_verdict() == is_verdict(error.class()));
+        let failures = match (alike, probe) {
+            (Some(setback), Some(_)) => setback.failures,
             (Some(setback), None) => setback.failures.saturating_add(1),
-            (None, None) => 1,
+            (None, _) => 1,
         };
         let planned = match error.class() {
             Class::Throttled {
@@ -140,6 +144,17 @@ impl Schedule {
     pub(super) fn last_error(&self) -> Option<Error> {
         self.setback.as_ref().map(|setback| setback.error.clone().into())
     }
+}
+
+impl Setback {
+    fn is_verdict(&self) -> bool {
+        is_verdict(self.error.class())
+    }
+}
+
+/// Whether the issuer has spoken, so that asking again in a few seconds is no use.
+fn is_verdict(class: Class) -> bool {
+    matches!(class, Class::Terminal | Class::NeedsInteraction | Class::Config)
 }
 
 /// A lost answer is judged by the provider's policy; any other stands as it is.
@@ -202,6 +217,17 @@ mod tests {
             tokio::time::advance(minutes * MINUTE).await;
             assert!(matches!(schedule.needed(Instant::now(), MINUTE), Clearance::Go(None)));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn outages_before_a_verdict_do_not_lengthen_it() {
+        let mut schedule = Schedule::default();
+        for _ in 0..5 {
+            schedule.failed(FetchError::transient("down"), IfLost::ReplayOnce, Instant::now());
+            tokio::time::advance(MINUTE).await;
+        }
+        schedule.failed(FetchError::terminal("over"), IfLost::ReplayOnce, Instant::now());
+        assert_eq!(wait(&schedule), Some(10 * MINUTE));
     }
 
     #[tokio::test(start_paused = true)]
