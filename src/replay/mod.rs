@@ -16,7 +16,16 @@ pub(crate) use head::Head;
 
 /// Keeps a request's body so that it can be sent a second time.
 ///
-/// Pass a strategy to [`TokenLayer::replay`](crate::TokenLayer::replay).
+/// Pass a strategy to [`TokenLayer::replay`](crate::TokenLayer::replay). One that does not fit the body
+/// is a compile error that says what to write instead:
+///
+/// ```compile_fail,E0277
+/// use tower_token::{Auto, Replay};
+///
+/// struct Upload; // neither `Clone` nor a body with a `Default`
+/// fn keeps<B>(_strategy: impl Replay<B>) {}
+/// keeps::<Upload>(Auto); // if `Upload` is `Clone`: `.replay(CloneBody)` ...
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot make a second copy of the request body `{B}`",
     label = "this replay strategy does not fit the body `{B}`",

@@ -139,8 +139,9 @@ impl Tokens {
 
     /// Says that a server refused `token`, for callers that put it on a request themselves.
     ///
-    /// Compares: if a newer token is in place nothing happens. Counts as a refusal, so the next token
-    /// is fetched at once if this is called within a tokio runtime, otherwise when one is needed.
+    /// Compares: if a newer token is in place nothing happens. Counts as a refusal: the next token is
+    /// fetched at once if this is called within a tokio runtime, otherwise when one is needed; and a
+    /// new token that no layer has seen accepted can be refused like this once a minute.
     pub fn invalidate(&self, token: &Token) {
         let by_hand = Place {
             origin: u64::MAX,
