@@ -170,17 +170,18 @@ impl Desk {
     /// The current token is stale: a fetch may begin, but nobody waits for it.
     /// The second value says until when it is useless to ask again.
     pub(super) fn renew(&mut self, at: Outlook<'_>) -> (Departure, Option<Instant>) {
-        if self.air.is_some() || self.phase != Phase::Open || !at.runtime || self.usable(at.wall).is_none() {
+        if self.phase != Phase::Open || !at.runtime || self.usable(at.wall).is_none() {
             return (None, None);
         }
+        let soon = Some(at.mono + LOOK_AGAIN);
         match self.schedule.in_background() {
+            _ if self.air.is_some() => (None, soon),
             None => (None, Some(at.mono + NEVER)),
             Some(Some(until)) if until > at.mono => (None, Some(until)),
-            Some(_) => (
-                self.start(Flight::new(Cause::Expiring, self.fence, at.policy.max_waiters))
-                    .1,
-                None,
-            ),
+            Some(_) => {
+                let flight = Flight::new(Cause::Expiring, self.fence, at.policy.max_waiters);
+                (self.start(flight).1, soon)
+            }
         }
     }
 
@@ -450,6 +451,9 @@ fn wants_step_up(challenge: &Challenge) -> bool {
         Some("insufficient_user_authentication" | "insufficient_claims")
     )
 }
+
+/// While a fetch is in the air, calls with a stale token take the lock this seldom. A landing ends it.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Longer than any process; `Instant` has no end of its own.
 const NEVER: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 24 * 3600);
