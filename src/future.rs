@@ -335,15 +335,10 @@ where
 
     #[inline]
     fn accepted(&self) {
-        let Some(attempt) = &*self.attempt else { return };
-        let engine = self.core.engine();
-        if let Some(generation) = attempt.generation {
-            engine.accept(generation);
-        }
-        if engine.is_tripped()
-            && let Some(route) = attempt.place().route
+        if let Some(attempt) = &*self.attempt
+            && let Some(generation) = attempt.generation
         {
-            engine.accept_at(route);
+            self.core.engine().accept(generation, || attempt.place());
         }
     }
 
@@ -364,7 +359,7 @@ where
         };
         let place = attempt.place();
         if attempt.refused.is_some() {
-            engine.refuse_again(place);
+            engine.refuse_again(generation, place);
             return hand_back(HandedBack::RefusedAgain, response);
         }
         let kept = attempt.kept.is_some();

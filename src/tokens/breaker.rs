@@ -1,13 +1,16 @@
-//! Where new tokens were refused too, so that refusals there start no storm.
+//! Where tokens are refused for no fault of theirs, so that refusals there start no storm.
 //!
-//! A renewal helps if the token was at fault. If a token that was just fetched, and that nobody has
-//! accepted yet, is refused as well, then the place is at fault (a wrong audience, a broken route),
-//! and for a minute its refusals cost no fetch. Two kinds of place are kept: an origin, and a route
-//! where one and the same request was refused with two tokens.
+//! A renewal helps if the token was at fault. Two kinds of place are remembered for a minute where it
+//! would not: an *origin* that refuses a token which was just fetched and which nobody has accepted yet
+//! (a wrong audience), and a *route* that refused one request with two tokens, while the second of them
+//! is accepted elsewhere (a broken route). Two refusals alone prove nothing against a route: the token
+//! may have been revoked twice.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::token::Generation;
 
 /// Where a token was refused, as the layer names it. The engine only compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,47 +29,70 @@ const HELD: Duration = Duration::from_secs(60);
 pub(super) struct Breaker {
     /// Origins whose refusal cost a fetch, and when.
     fetched: Vec<(u64, Instant)>,
-    /// Routes that refused two tokens of one request.
-    tripped: Vec<(u64, Instant)>,
+    tripped: Vec<Trip>,
+}
+
+/// A route that refused two tokens of one request.
+#[derive(Debug)]
+struct Trip {
+    route: u64,
+    /// The second of them.
+    generation: Generation,
+    since: Instant,
+    /// That token was accepted elsewhere afterwards.
+    proven: bool,
 }
 
 impl Breaker {
     /// Whether a refusal at `place` may cost a fetch. `accepted`: somebody has accepted the refused token before.
     pub(super) fn admits(&mut self, place: Place, accepted: bool, now: Instant) -> bool {
-        if place.route.is_some_and(|route| holds(&self.tripped, route, now)) {
+        let broken = |trip: &Trip| trip.proven && Some(trip.route) == place.route && holds(trip.since, now);
+        if self.tripped.iter().any(broken) {
             return false;
         }
-        if !accepted && holds(&self.fetched, place.origin, now) {
+        let held = |(origin, since): &(u64, Instant)| *origin == place.origin && holds(*since, now);
+        if !accepted && self.fetched.iter().any(held) {
             return false;
         }
-        remember(&mut self.fetched, place.origin, now);
+        self.fetched
+            .retain(|(origin, since)| *origin != place.origin && holds(*since, now));
+        push_bounded(&mut self.fetched, (place.origin, now));
         true
     }
 
-    /// One request was refused with two tokens there.
-    pub(super) fn trip(&mut self, route: u64, now: Instant) {
-        remember(&mut self.tripped, route, now);
+    /// One request was refused with two tokens there; the second was `generation`.
+    pub(super) fn trip(&mut self, route: u64, generation: Generation, now: Instant) {
+        self.tripped
+            .retain(|trip| trip.route != route && holds(trip.since, now));
+        let trip = Trip {
+            route,
+            generation,
+            since: now,
+            proven: false,
+        };
+        push_bounded(&mut self.tripped, trip);
     }
 
-    /// A token was accepted there. Returns whether anything is still tripped.
-    pub(super) fn clear(&mut self, route: u64) -> bool {
-        self.tripped.retain(|(known, _)| *known != route);
+    /// A token was accepted, at a route if it is known. Returns whether anything is still tripped.
+    pub(super) fn accepted(&mut self, generation: Generation, route: Option<u64>, now: Instant) -> bool {
+        self.tripped
+            .retain(|trip| Some(trip.route) != route && holds(trip.since, now));
+        for trip in &mut self.tripped {
+            trip.proven |= trip.generation <= generation;
+        }
         !self.tripped.is_empty()
     }
 }
 
-fn holds(places: &[(u64, Instant)], place: u64, now: Instant) -> bool {
-    places
-        .iter()
-        .any(|(known, since)| *known == place && now.saturating_duration_since(*since) < HELD)
+fn holds(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) < HELD
 }
 
-fn remember(places: &mut Vec<(u64, Instant)>, place: u64, now: Instant) {
-    places.retain(|(known, since)| *known != place && now.saturating_duration_since(*since) < HELD);
+fn push_bounded<T>(places: &mut Vec<T>, place: T) {
     if places.len() == PLACES {
         places.remove(0);
     }
-    places.push((place, now));
+    places.push(place);
 }
 
 #[cfg(test)]
@@ -77,6 +103,11 @@ mod tests {
         origin: 1,
         route: Some(7),
     };
+    const ELSEWHERE: Place = Place {
+        origin: 1,
+        route: Some(8),
+    };
+    const TOKEN: Generation = Generation::FIRST;
 
     #[tokio::test(start_paused = true)]
     async fn an_untried_token_refused_costs_one_fetch_a_minute() {
@@ -94,25 +125,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_tripped_route_is_held_until_it_accepts() {
+    async fn a_route_is_held_once_its_token_is_accepted_elsewhere_and_until_it_accepts() {
         let mut breaker = Breaker::default();
-        breaker.trip(7, Instant::now());
+        breaker.trip(7, TOKEN, Instant::now());
+        assert!(
+            breaker.admits(HERE, true, Instant::now()),
+            "revoked twice, for all that is known"
+        );
+        assert!(breaker.accepted(TOKEN, ELSEWHERE.route, Instant::now()));
         assert!(!breaker.admits(HERE, true, Instant::now()));
-        let elsewhere = Place {
-            origin: 1,
-            route: Some(8),
-        };
-        assert!(breaker.admits(elsewhere, true, Instant::now()));
-        assert!(!breaker.clear(7));
+        assert!(breaker.admits(ELSEWHERE, true, Instant::now()));
+        assert!(!breaker.accepted(TOKEN, HERE.route, Instant::now()));
         assert!(breaker.admits(HERE, true, Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_so_many_places_are_kept() {
+    async fn only_so_many_places_are_kept_and_not_for_ever() {
         let mut breaker = Breaker::default();
         for route in 0..10_000 {
-            breaker.trip(route, Instant::now());
+            breaker.trip(route, TOKEN, Instant::now());
         }
         assert_eq!(breaker.tripped.len(), PLACES);
+        tokio::time::advance(HELD).await;
+        assert!(!breaker.accepted(TOKEN, None, Instant::now()));
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Engine {
     signal: Padded<AtomicU64>,
     /// The newest generation that some server accepted.
     accepted: Padded<AtomicU64>,
-    /// Whether any route is tripped, so that acceptance has something to clear.
+    /// Whether any route is tripped, so that acceptance has something to prove or to clear.
     tripped: AtomicBool,
     /// Until then (wall nanoseconds) it is useless to ask for a background renewal.
     quiet_until: AtomicU64,
@@ -172,31 +172,28 @@ impl Engine {
     }
 
     /// The replay of a request was refused as well.
-    pub(crate) fn refuse_again(&self, place: Place) {
+    #[cold]
+    pub(crate) fn refuse_again(&self, generation: Generation, place: Place) {
         if let Some(route) = place.route {
-            self.desk().breaker.trip(route, Instant::now());
+            self.desk().breaker.trip(route, generation, Instant::now());
             self.tripped.store(true, Ordering::Relaxed);
         }
     }
 
     /// A server accepted `generation`.
     #[inline]
-    pub(crate) fn accept(&self, generation: Generation) {
+    pub(crate) fn accept(&self, generation: Generation, place: impl FnOnce() -> Place) {
         if self.accepted.0.load(Ordering::Relaxed) < generation.get() {
             self.accepted.0.fetch_max(generation.get(), Ordering::Relaxed);
         }
+        if self.tripped.load(Ordering::Relaxed) {
+            self.accept_while_tripped(generation, place());
+        }
     }
 
-    /// Whether [`accept_at`](Self::accept_at) has anything to do.
-    #[inline]
-    pub(crate) fn is_tripped(&self) -> bool {
-        self.tripped.load(Ordering::Relaxed)
-    }
-
-    /// A tripped route accepts again.
     #[cold]
-    pub(crate) fn accept_at(&self, route: u64) {
-        let still = self.desk().breaker.clear(route);
+    fn accept_while_tripped(&self, generation: Generation, place: Place) {
+        let still = self.desk().breaker.accepted(generation, place.route, Instant::now());
         self.tripped.store(still, Ordering::Relaxed);
     }
 

@@ -64,6 +64,11 @@ fn minted(nth: usize, life: Duration) -> Result<Token, FetchError> {
     Ok(Token::bearer(format!("test-{nth}")).expires_in(life))
 }
 
+fn accepted(tokens: &Tokens, token: &Token) {
+    let place = || Place { origin: 1, route: None };
+    tokens.engine().accept(token.generation().unwrap(), place);
+}
+
 async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
@@ -163,7 +168,7 @@ async fn a_failed_renewal_never_displaces_a_token_that_is_still_good() {
 async fn late_refusals_of_an_old_token_cost_no_fetch() {
     let (tokens, issuer) = tokens_of(|nth| (SECOND, minted(nth, HOUR)), |b| b);
     let first = tokens.get().await.unwrap();
-    tokens.engine().accept(first.generation().unwrap());
+    accepted(&tokens, &first);
     tokens.invalidate(&first);
     assert_eq!(tokens.get().await.unwrap().secret(), "test-2");
     for _ in 0..1_000 {
@@ -177,7 +182,7 @@ async fn late_refusals_of_an_old_token_cost_no_fetch() {
 async fn a_refusal_with_an_early_renewal_in_the_air_costs_one_chained_fetch() {
     let (tokens, issuer) = tokens_of(|nth| (2 * SECOND, minted(nth, 60 * SECOND)), |b| b);
     let first = tokens.get().await.unwrap();
-    tokens.engine().accept(first.generation().unwrap());
+    accepted(&tokens, &first);
     advance(31 * SECOND).await;
     tokens.get().await.unwrap();
     settle().await;
