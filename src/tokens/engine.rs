@@ -33,6 +33,7 @@ pub(crate) struct Engine {
     /// The newest generation that some server accepted.
     accepted: Padded<AtomicU64>,
     /// Whether any route is tripped, so that acceptance has something to prove or to clear.
+    /// Written under the desk's lock only.
     tripped: AtomicBool,
     /// Until then (wall nanoseconds) it is useless to ask for a background renewal.
     quiet_until: AtomicU64,
@@ -175,7 +176,8 @@ impl Engine {
     #[cold]
     pub(crate) fn refuse_again(&self, generation: Generation, place: Place) {
         if let Some(route) = place.route {
-            self.desk().breaker.trip(route, generation, Instant::now());
+            let mut desk = self.desk();
+            desk.breaker.trip(route, generation, Instant::now());
             self.tripped.store(true, Ordering::Relaxed);
         }
     }
@@ -193,7 +195,8 @@ impl Engine {
 
     #[cold]
     fn accept_while_tripped(&self, generation: Generation, place: Place) {
-        let still = self.desk().breaker.accepted(generation, place.route, Instant::now());
+        let mut desk = self.desk();
+        let still = desk.breaker.accepted(generation, place.route, Instant::now());
         self.tripped.store(still, Ordering::Relaxed);
     }
 
