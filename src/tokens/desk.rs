@@ -217,7 +217,11 @@ impl Desk {
         let first = self.refused.is_none();
         if first {
             if !self.breaker.admits(place, accepted && !self.repeated, at.mono) {
-                return hand_back(HandedBack::Breaker);
+                // A fetch that an earlier refusal is paying for answers this one too.
+                return match self.ahead() {
+                    Some(flight) => (Refusal::Wait(flight.join()), None, false),
+                    None => hand_back(HandedBack::Breaker),
+                };
             }
             self.tick += 1;
             self.refused = Some(self.tick);
@@ -285,6 +289,16 @@ impl Desk {
             // A flight that was begun because of a refusal also answers for the token that an
             // earlier flight published meanwhile: both are older than what it brings.
             let recent = air.begun.is_none_or(|tick| tick >= mark) || air.flight.cause == Cause::Refused;
+            air.flight.fence == self.fence && recent && !air.flight.step_up
+        });
+        air.map(|air| &air.flight).or(self.next.as_ref())
+    }
+
+    /// A flight that answers a refusal of the token in place, and that will land whatever becomes of it:
+    /// not begun yet, or begun because of an earlier refusal.
+    fn ahead(&self) -> Option<&Arc<Flight>> {
+        let air = self.air.as_ref().filter(|air| {
+            let recent = air.begun.is_none() || air.flight.cause == Cause::Refused;
             air.flight.fence == self.fence && recent && !air.flight.step_up
         });
         air.map(|air| &air.flight).or(self.next.as_ref())

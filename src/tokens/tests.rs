@@ -7,7 +7,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::*;
 use crate::error::{Class, FetchError};
-use crate::event::Event;
+use crate::event::{Event, HandedBack};
 use crate::provider::{BoxFuture, Cause, FetchContext, IfLost, provider_fn};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -211,6 +211,44 @@ async fn a_refusal_with_an_early_renewal_in_the_air_costs_one_chained_fetch() {
     }
     assert_eq!(tokens.current().unwrap().secret(), "test-3");
     assert!(matches!(refuse(), Refusal::Replay));
+    assert_eq!(issuer.fetches(), 3);
+}
+
+/// The early renewal brought a token that died on its way: nobody has accepted it, so the breaker would
+/// let its refusal cost no fetch. The chained one is on its way and costs nothing.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_the_breaker_holds_joins_the_chained_fetch() {
+    let (tokens, issuer) = tokens_of(|nth| (2 * SECOND, minted(nth, 60 * SECOND)), |b| b);
+    let place = Place { origin: 1, route: None };
+    let refuse = |token: &Token| {
+        tokens
+            .engine()
+            .refuse(token.generation().unwrap(), place, Challenge::none())
+    };
+    let first = tokens.get().await.unwrap();
+    accepted(&tokens, &first);
+    advance(31 * SECOND).await;
+    tokens.get().await.unwrap();
+    settle().await;
+    // Revoked while the early renewal is in the air.
+    assert!(matches!(refuse(&first), Refusal::Wait(_)));
+    sleep(3 * SECOND).await;
+    let second = tokens.current().unwrap();
+    assert_eq!(
+        (second.secret(), issuer.fetches()),
+        ("test-2", 3),
+        "the chained one is in the air"
+    );
+    let Refusal::Wait(landing) = refuse(&second) else {
+        panic!("a refusal that does not wait for what is in the air")
+    };
+    assert!(matches!(landing.await, Landed::Published));
+    assert_eq!(tokens.current().unwrap().secret(), "test-3");
+    assert_eq!(issuer.fetches(), 3);
+    // Nothing is in the air now: the breaker holds.
+    let third = tokens.current().unwrap();
+    assert!(matches!(refuse(&third), Refusal::HandBack(HandedBack::Breaker)));
+    settle().await;
     assert_eq!(issuer.fetches(), 3);
 }
 

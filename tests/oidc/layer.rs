@@ -151,7 +151,8 @@ async fn a_revocation_in_mid_flight_costs_one_exchange() {
 async fn a_revocation_while_a_renewal_is_in_the_air_costs_one_more() {
     let Some(oidc) = Oidc::start() else { return };
     let tokens = refreshing(&oidc).await;
-    let callers = Callers::start(50, &Api::of(&oidc, &tokens));
+    let api = Api::of(&oidc, &tokens);
+    let callers = Callers::start(50, &api);
     callers.go_on().await;
 
     oidc.delay(Delay {
@@ -166,6 +167,8 @@ async fn a_revocation_while_a_renewal_is_in_the_air_costs_one_more() {
     oidc.until(|counts| counts.granted == 2).await;
     assert_eq!(oidc.revoke_access().await, 2);
     assert!(renewal.await.unwrap());
+    // Who comes now is sent out with it, and then waits for the next like all the others.
+    assert_eq!(api.call().await, StatusCode::OK, "{:#?}", oidc.counts().await);
     oidc.until(|counts| counts.granted == 3 && counts.in_flight == 0).await;
     callers.go_on().await;
     let (_, others) = callers.stop().await;
