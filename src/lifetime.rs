@@ -150,12 +150,23 @@ impl RefreshPolicy {
         }
     }
 
-    /// The schedule of a token that lands `now` and dies at `dies`. `hint` is the issuer's own.
+    /// The schedule of a token that was asked for at `sent`, lands `now` and dies at `dies`.
+    /// `hint` is the issuer's own.
     ///
-    /// Windows are shares of what is left: a token that an issuer hands out late in its life has a short one.
-    pub(crate) fn plan(&self, now: Wall, dies: Wall, hint: Option<Wall>, renew_by: Option<Wall>) -> Plan {
-        let life = now.until(dies);
-        let required = dies.before(self.require_before.min(life / 4));
+    /// Windows are shares of what was left when it was asked for: a token that an issuer hands out late
+    /// in its life has a short one. One that took so long that its mandatory window has begun is planned
+    /// by what is left now, so that nothing is fetched in a loop.
+    pub(crate) fn plan(
+        &self,
+        (sent, now, dies): (Wall, Wall, Wall),
+        hint: Option<Wall>,
+        renew_by: Option<Wall>,
+    ) -> Plan {
+        let required_of = |life: Duration| dies.before(self.require_before.min(life / 4));
+        let life = Some(sent.until(dies))
+            .filter(|life| now < required_of(*life))
+            .unwrap_or(now.until(dies));
+        let required = required_of(life);
         let advisory = self
             .refresh_before
             .unwrap_or_else(|| default_advisory(life))
@@ -217,7 +228,7 @@ mod tests {
 
     fn plan(policy: &RefreshPolicy, life: Duration) -> (Duration, Duration) {
         let now = Wall::of(SystemTime::now());
-        let plan = policy.plan(now, now.after(life), None, None);
+        let plan = policy.plan((now, now, now.after(life)), None, None);
         (now.until(plan.stale), now.until(plan.required))
     }
 
@@ -258,8 +269,18 @@ mod tests {
     fn the_issuers_hint_wins() {
         let now = Wall::of(SystemTime::now());
         let hint = now.after(Duration::from_secs(10));
-        let plan = RefreshPolicy::default().plan(now, now.after(Duration::from_secs(3600)), Some(hint), None);
+        let plan = RefreshPolicy::default().plan((now, now, now.after(Duration::from_secs(3600))), Some(hint), None);
         assert_eq!(plan.stale, hint);
+    }
+
+    #[test]
+    fn a_slow_exchange_does_not_shorten_the_mandatory_window() {
+        let sent = Wall::of(SystemTime::now());
+        let (seconds, policy) = (Duration::from_secs_f64, RefreshPolicy::default());
+        let dies = sent.after(seconds(4.0));
+        let plan = |late| policy.plan((sent, sent.after(seconds(late)), dies), None, None);
+        assert_eq!(plan(1.5).required, dies.before(seconds(1.0)));
+        assert_eq!(plan(3.6).required, dies.before(seconds(0.1)), "too late for that");
     }
 
     #[test]

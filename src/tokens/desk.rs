@@ -39,6 +39,15 @@ pub(super) struct Outlook<'a> {
     pub(super) runtime: bool,
 }
 
+/// A token that may land, with its times known.
+pub(super) struct Vetted {
+    pub(super) token: Token,
+    /// When it was asked for.
+    pub(super) sent: Wall,
+    pub(super) issued: Wall,
+    pub(super) dies: Wall,
+}
+
 /// What a caller who needs a token gets.
 pub(crate) enum Admission {
     /// This token.
@@ -340,11 +349,16 @@ impl Desk {
     }
 
     /// Puts a token in place and takes its flight out of the air.
-    pub(super) fn publish(&mut self, token: Token, (issued, dies): (Wall, Wall), at: Outlook<'_>) -> Arc<Current> {
+    pub(super) fn publish(&mut self, vetted: Vetted, at: Outlook<'_>) -> Arc<Current> {
+        let Vetted {
+            token,
+            sent,
+            issued,
+            dies,
+        } = vetted;
         let hint = token.refresh_hint().map(|after| issued.after(after));
-        let plan = at
-            .policy
-            .plan(at.wall, dies, hint, token.renewal_deadline().map(Wall::of));
+        let renew_by = token.renewal_deadline().map(Wall::of);
+        let plan = at.policy.plan((sent, at.wall, dies), hint, renew_by);
         let previous = self.current.as_ref().map(|current| current.token.secret());
         self.repeated = previous == Some(token.secret());
         let pause = (self.repeated || self.refused.is_some()).then_some(plan.min_interval);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::desk::{Current, Departure};
+use super::desk::{Current, Departure, Vetted};
 use super::engine::Engine;
 use super::flight::{Flight, Landed};
 use super::store;
@@ -139,8 +139,7 @@ impl Pilot {
             let mut desk = engine.desk();
             let outlook = engine.outlook(true);
             let published = desk.counts(flight).then(|| {
-                let Vetted { token, issued, dies } = vetted;
-                let current = desk.publish(token, (issued, dies), outlook);
+                let current = desk.publish(vetted, outlook);
                 engine.show(Some(current.clone()));
                 current
             });
@@ -204,13 +203,6 @@ impl Pilot {
     }
 }
 
-/// A token that may land, with both of its times known.
-struct Vetted {
-    token: Token,
-    issued: Wall,
-    dies: Wall,
-}
-
 impl Engine {
     /// Adopts nothing that is empty, unprintable or dead on arrival; knows when the rest dies.
     fn vet(&self, token: Token, sent: Wall) -> Result<Vetted, FetchError> {
@@ -234,6 +226,7 @@ impl Engine {
         }
         Ok(Vetted {
             token,
+            sent,
             issued,
             dies: dies.min(now.after(LONGEST_LIFE)),
         })
