@@ -4,6 +4,7 @@
 //! Counts are asserted here, durations are not: what took how long is printed.
 
 #![cfg(all(feature = "testkit", feature = "oauth2"))]
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
