@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response, request, response};
+use http::{Request, Response, StatusCode, request, response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -73,14 +73,14 @@ pub(crate) struct Attempt<Saved> {
     /// The token it went out with; `None` while it waits for its first.
     generation: Option<Generation>,
     origin: u64,
-    kept: Option<Kept<Saved>>,
+    kept: Option<Box<Kept<Saved>>>,
     /// The token that was refused, once this is the replay.
     refused: Option<Generation>,
     /// Where this is the replay: its route, because the head is no longer kept.
     route: Option<u64>,
 }
 
-/// What a replay is made of.
+/// What a replay is made of. Boxed: a request that is not kept has no room for it in its future.
 pub(crate) struct Kept<Saved> {
     pub(crate) head: Head,
     pub(crate) body: Saved,
@@ -93,7 +93,8 @@ struct Paused<S, B, ResBody> {
     service: Option<S>,
     /// The request to go out; for a refused one it is made when the new token is there.
     request: Option<(request::Parts, B)>,
-    /// The server's own answer, in case the replay does not come about.
+    /// The server's own answer, in case the replay does not come about. Given up once a newer token is
+    /// there and the replay has to wait for a service.
     refusal: Option<Response<ResBody>>,
 }
 
@@ -105,10 +106,32 @@ impl<S, B, ResBody> Paused<S, B, ResBody> {
             refusal: Some(response),
         })
     }
+
+    fn poll_ready<R>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
+    where
+        S: Service<R>,
+        S::Error: Into<BoxError>,
+    {
+        let Some(service) = &mut self.service else {
+            return Poll::Ready(Err(spent()));
+        };
+        let readied = service.poll_ready(cx).map_err(Into::into);
+        if readied.is_pending() {
+            // What it waits for may be the connection that the refusal's unread body holds.
+            self.refusal = None;
+        }
+        readied
+    }
+}
+
+impl<Saved> Kept<Saved> {
+    pub(crate) fn boxed(head: Head, body: Saved) -> Box<Self> {
+        Box::new(Self { head, body })
+    }
 }
 
 impl<Saved> Attempt<Saved> {
-    pub(crate) fn first(generation: Generation, origin: u64, kept: Option<Kept<Saved>>) -> Self {
+    pub(crate) fn first(generation: Generation, origin: u64, kept: Option<Box<Kept<Saved>>>) -> Self {
         Self {
             generation: Some(generation),
             origin,
@@ -151,7 +174,7 @@ where
         landing: Landing,
         request: (request::Parts, R::Body),
         origin: u64,
-        kept: Option<Kept<R::Saved>>,
+        kept: Option<Box<Kept<R::Saved>>>,
     ) -> Self {
         let paused = Paused {
             service: None,
@@ -220,8 +243,8 @@ where
                     way.renewed(paused.take(), landed)
                 }
                 StateProj::Readying { paused, resort } => {
-                    let readied = match paused.as_mut().and_then(|paused| paused.service.as_mut()) {
-                        Some(service) => ready!(service.poll_ready(cx)).map_err(Into::into),
+                    let readied = match paused {
+                        Some(paused) => ready!(paused.poll_ready::<Request<R::Body>>(cx)),
                         None => Err(spent()),
                     };
                     way.readied(paused.take(), readied, *resort)
@@ -327,15 +350,17 @@ where
         match verdict {
             Verdict::Refuse(challenge) => self.refused(challenge, response),
             Verdict::Accept | Verdict::Inspect(_) => {
-                self.accepted();
+                self.accepted(response.status());
                 Step::Done(Ok(response))
             }
         }
     }
 
+    /// Remembers that the token is good. An error says nothing about it: a gateway's 502 did not look.
     #[inline]
-    fn accepted(&self) {
-        if let Some(attempt) = &*self.attempt
+    fn accepted(&self, status: StatusCode) {
+        if (status.is_success() || status.is_redirection())
+            && let Some(attempt) = &*self.attempt
             && let Some(generation) = attempt.generation
         {
             self.core.engine().accept(generation, || attempt.place());
@@ -390,7 +415,8 @@ where
             return Step::Done(Err(spent()));
         };
         attempt.route = attempt.place().route;
-        let made = attempt.kept.take().and_then(|Kept { head, body }| {
+        let made = attempt.kept.take().and_then(|kept| {
+            let Kept { head, body } = *kept;
             let body = self.core.replay.replay(body)?;
             Some(head.into_request(body).into_parts())
         });
@@ -488,7 +514,7 @@ where
     }
 }
 
-/// Polled after it was done; futures may answer that as they like, this one does not panic.
+/// What a poll finds that comes after the end, where it does not come to the inner future.
 fn spent() -> BoxError {
     Error::new(Kind::Unreplayable).into()
 }

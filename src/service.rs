@@ -72,6 +72,21 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
     }
 }
 
+impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
+    /// Answers without the inner service, which gives back the permit that it was polled ready with:
+    /// a call that was not made must not keep others waiting.
+    #[cold]
+    fn fail<B, ResBody>(&mut self, lane: Arc<Lane<S, R, C, I>>, error: Error) -> ResponseFuture<S, R, C, I, B, ResBody>
+    where
+        S: Service<Request<R::Body>> + Clone,
+        R: Replay<B>,
+        C: Classify<ResBody>,
+    {
+        self.inner = lane.core.prototype();
+        ResponseFuture::failed(lane, error)
+    }
+}
+
 impl<S: Clone, R, C, I: Inject> Core<S, R, C, I> {
     /// A service that nobody has polled.
     pub(crate) fn prototype(&self) -> S {
@@ -129,11 +144,11 @@ where
         let core = &*lane.core;
         let (mut head, body) = request.into_parts();
         if core.is_recursion(&head) {
-            return ResponseFuture::failed(lane, Error::new(Kind::Recursion));
+            return self.fail(lane, Error::new(Kind::Recursion));
         }
         let origin = match core.destination(&head) {
             Ok(origin) => origin,
-            Err(Outside::Nowhere) => return ResponseFuture::failed(lane, Error::new(Kind::NoAuthority)),
+            Err(Outside::Nowhere) => return self.fail(lane, Error::new(Kind::NoAuthority)),
             Err(Outside::Elsewhere(reason)) => {
                 core.engine().tell(&Event::WithoutToken { reason });
                 let future = self.inner.call(Request::from_parts(head, core.replay.pass(body)));
@@ -143,13 +158,7 @@ where
         // Kept before the token is put on it.
         let (body, kept) = if core.replay.keeps(&head) {
             let (body, saved) = core.replay.prepare(body);
-            (
-                body,
-                saved.map(|body| Kept {
-                    head: Head::keep(&head),
-                    body,
-                }),
-            )
+            (body, saved.map(|body| Kept::boxed(Head::keep(&head), body)))
         } else {
             (core.replay.pass(body), None)
         };
@@ -163,7 +172,7 @@ where
                 self.inner = core.prototype();
                 ResponseFuture::waiting(lane, landing, (head, body), origin, kept)
             }
-            Boarding::Denied(error) => ResponseFuture::failed(lane, error),
+            Boarding::Denied(error) => self.fail(lane, error),
         }
     }
 }

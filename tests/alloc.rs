@@ -105,8 +105,9 @@ where
 }
 
 /// Kept requests cost a copy of the head, `Parts::clone`: one allocation for the indices of the header map
-/// and one for its entries, and the first time one for each value that nobody shares yet. What is
-/// asserted is that it is no more than that.
+/// and one for its entries, and the first time one for each value that nobody shares yet. And they cost
+/// the box that the copy is kept in, so that the future of a request that is not kept has no room for it.
+/// What is asserted is that it is no more than that.
 #[test]
 fn a_request_that_is_kept_allocates_a_copy_of_its_head() {
     let (head, ()) = request(()).into_parts();
@@ -128,7 +129,7 @@ fn a_request_that_is_kept_allocates_a_copy_of_its_head() {
         ),
     ] {
         println!("{what}, a new request: {count:?}");
-        assert!(count.0 <= first, "{what}: {} > {first}", count.0);
+        assert!(count.0 <= first + BOX, "{what}: {} > {first} + {BOX}", count.0);
     }
     let empty = allocated(layer().layer(Mirror), Empty::<Bytes>::new(), 1);
     let text = allocated(layer().layer(Mirror), Full::new(Bytes::from("text")), 1);
@@ -143,9 +144,11 @@ fn a_request_that_is_kept_allocates_a_copy_of_its_head() {
         ("CloneBody, Full<Bytes>", cloned),
     ] {
         println!("{what}, again: {count:?}");
-        assert!(count.0 <= again, "{what}: {} > {again}", count.0);
+        assert!(count.0 <= again + BOX, "{what}: {} > {again} + {BOX}", count.0);
     }
 }
+
+const BOX: u64 = 1;
 
 #[test]
 fn the_future_is_small() {
@@ -163,11 +166,11 @@ fn the_future_is_small() {
         size_of::<Plain>()
     );
     for (what, limit, sizes) in [
-        ("Never", 448, [size::<Boxed, Never>(), size::<Plain, Never>()]),
-        ("Auto", 512, [size::<Boxed, Auto>(), size::<Plain, Auto>()]),
+        ("Never", 208, [size::<Boxed, Never>(), size::<Plain, Never>()]),
+        ("Auto", 208, [size::<Boxed, Auto>(), size::<Plain, Auto>()]),
         (
             "CloneBody",
-            512,
+            208,
             [size::<Boxed, CloneBody>(), size::<Plain, CloneBody>()],
         ),
     ] {

@@ -5,14 +5,15 @@
 
 mod support;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tower::buffer::Buffer;
 use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
@@ -391,4 +392,119 @@ async fn a_token_request_that_opts_out_does_not_recurse() {
         api.each(|request| bearer(&request.clone().into_parts().0).map(str::to_owned)),
         [None, Some("test-1".into())]
     );
+}
+// ===== A call that never reaches the inner service keeps the readied one, and with it the permit =====
+
+fn one_slot() -> (Arc<Semaphore>, GlobalConcurrencyLimitLayer) {
+    let slot = Arc::new(Semaphore::new(1));
+    (slot.clone(), GlobalConcurrencyLimitLayer::with_semaphore(slot))
+}
+
+/// `Boarding::Denied`: an idle handle blocks every other user of the limit, the token request included.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_denied_a_token_gives_its_slot_back() {
+    let (tokens, _) = issuer_that(|_| Err(FetchError::terminal("over")));
+    let (slot, limit) = one_slot();
+    let mut client = TokenLayer::new(&tokens, origins()).layer(limit.layer(Api::answering(|_, _| page(""))));
+    // The first waits for the fetch that fails, the second is denied at once.
+    for _ in 0..2 {
+        client.ready().await.unwrap().call(get()).await.unwrap_err();
+    }
+    assert_eq!(slot.available_permits(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_a_host_gives_its_slot_back() {
+    let (tokens, _) = issuer();
+    let (slot, limit) = one_slot();
+    let mut client = TokenLayer::new(&tokens, origins()).layer(limit.layer(Api::answering(|_, _| page(""))));
+    let request = Request::get("/me").body(String::new()).unwrap();
+    client.ready().await.unwrap().call(request).await.unwrap_err();
+    assert_eq!(slot.available_permits(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recursive_call_gives_its_slot_back() {
+    let marked = Arc::new(OnceLock::new());
+    let mark = marked.clone();
+    let tokens = Tokens::new(provider_fn(move |context: FetchContext| {
+        let mut request = get();
+        context.mark(request.extensions_mut());
+        let _ = mark.set(request);
+        async { Ok(tower_token::Token::bearer("test-1")) }
+    }));
+    let tokens = tokens.unwrap();
+    tokens.get().await.unwrap();
+    let (slot, limit) = one_slot();
+    let mut client = TokenLayer::new(&tokens, origins()).layer(limit.layer(Api::answering(|_, _| page(""))));
+    client
+        .ready()
+        .await
+        .unwrap()
+        .call(marked.get().unwrap().clone())
+        .await
+        .unwrap_err();
+    assert_eq!(slot.available_permits(), 1);
+}
+
+// ===== The refusal is given up for the replay =====
+
+/// A service whose slot goes with the response body, as a connection's does: it is ready for the replay
+/// once the body of the refusal is gone.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_replayed_where_the_slot_goes_with_the_response_body() {
+    let (tokens, _) = issuer();
+    let slots = Arc::new(Semaphore::new(1));
+    let client = TokenLayer::new(&tokens, origins()).layer(SlotInBody {
+        slots,
+        waiting: None,
+        permit: None,
+    });
+    let response = timeout(Duration::from_secs(3600), client.oneshot(get()))
+        .await
+        .expect("deadlock")
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+struct SlotInBody {
+    slots: Arc<Semaphore>,
+    waiting: Option<Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Clone for SlotInBody {
+    fn clone(&self) -> Self {
+        Self {
+            slots: self.slots.clone(),
+            waiting: None,
+            permit: None,
+        }
+    }
+}
+
+impl Service<Request<String>> for SlotInBody {
+    type Response = Response<OwnedSemaphorePermit>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        if self.permit.is_none() {
+            let slots = self.slots.clone();
+            let waiting = self
+                .waiting
+                .get_or_insert_with(|| Box::pin(async { slots.acquire_owned().await.unwrap() }));
+            self.permit = Some(ready!(waiting.as_mut().poll(cx)));
+            self.waiting = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<String>) -> Self::Future {
+        let mut response = Response::new(self.permit.take().unwrap());
+        if bearer(&request.into_parts().0) == Some("test-1") {
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+        }
+        std::future::ready(Ok(response))
+    }
 }

@@ -443,6 +443,7 @@ impl Desk {
         self.elapsed = false;
         self.mark = None;
         self.schedule = Schedule::default();
+        self.breaker = Breaker::default();
         self.credential = credential.map(|credential| Arc::new(Secret::new(credential)));
         let aloft = self.air.as_ref().map(|air| air.flight.clone());
         aloft.into_iter().chain(self.next.take()).collect()
