@@ -9,6 +9,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
+use crate::token::Secret;
+
 /// A boxed error, as tower's middleware passes it on.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -236,6 +240,7 @@ pub struct FetchError {
     message: Cow<'static, str>,
     code: Option<Arc<str>>,
     lost: bool,
+    credential: Option<Arc<Secret<Value>>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -247,6 +252,7 @@ impl FetchError {
             message: message.into(),
             code: None,
             lost: false,
+            credential: None,
             source: None,
         }
     }
@@ -285,6 +291,15 @@ impl FetchError {
         self
     }
 
+    /// The answer brought no usable token, but it did bring a new credential: the old one may be spent,
+    /// so this one is used from now on. Nothing was [lost](Self::lost).
+    #[must_use]
+    pub fn new_credential(mut self, credential: Value) -> Self {
+        self.credential = Some(Arc::new(Secret::new(credential)));
+        self.lost = false;
+        self
+    }
+
     /// The issuer's own error code (RFC 6749 §5.2). Kept only if it has a code's form:
     /// at most 64 letters, digits, `_`, `-`, `.`, `:`.
     #[must_use]
@@ -316,6 +331,10 @@ impl FetchError {
     /// Whether the answer was lost after the request may have arrived.
     pub fn is_lost(&self) -> bool {
         self.lost || self.class == Class::Ambiguous
+    }
+
+    pub(crate) fn brought_credential(&self) -> Option<&Value> {
+        self.credential.as_deref().map(Secret::expose)
     }
 
     pub(crate) fn reclassified(mut self, class: Class) -> Self {

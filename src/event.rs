@@ -47,7 +47,11 @@ pub enum Event {
         waited: usize,
     },
     /// The answer of a fetch was thrown away: signed out, or another credential installed, meanwhile.
-    Discarded,
+    #[non_exhaustive]
+    Discarded {
+        /// Why it was fetched.
+        cause: Cause,
+    },
     /// An issuer left something out or did otherwise than asked.
     #[non_exhaustive]
     Warned {

@@ -29,7 +29,8 @@ pub trait Inject: Send + Sync + 'static {
     /// If the token cannot be presented like this. The request then fails with it and is not sent.
     fn ready(&self, token: &Token) -> Result<Self::Ready, Error>;
 
-    /// Puts it on a request. Runs on every call: neither lock nor allocate.
+    /// Puts it on a request. Runs on every call, so do not lock, and do not allocate where it can be
+    /// helped ([`Authorization`] and [`Header`] do neither; [`Query`] and [`Cookie`] build a new value).
     ///
     /// Must replace what an earlier attempt put there.
     fn put(&self, ready: &Self::Ready, head: &mut request::Parts);

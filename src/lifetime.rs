@@ -111,7 +111,7 @@ impl RefreshPolicy {
         self
     }
 
-    /// How many callers may wait at once; one more fails with [`Error::is_overloaded`](crate::Error::is_overloaded).
+    /// How many callers may wait for one fetch at once; one more fails with [`Error::is_overloaded`](crate::Error::is_overloaded).
     ///
     /// Default: 65,536.
     #[must_use]
@@ -145,6 +145,19 @@ impl RefreshPolicy {
                 faults.add(field, "is zero; write a duration above zero");
             }
         }
+        let bounded = [
+            ("policy.refresh_before", self.refresh_before.unwrap_or_default()),
+            ("policy.require_before", self.require_before),
+            ("policy.assumed_life", self.assumed_life),
+            ("policy.fetch_timeout", self.fetch_timeout),
+            ("policy.min_interval", self.min_interval),
+            ("policy.static_stability", self.static_stability),
+        ];
+        for (field, duration) in bounded {
+            if duration > A_YEAR {
+                faults.add(field, "is longer than a year; write a year at most");
+            }
+        }
         if self.max_waiters == 0 {
             faults.add("policy.max_waiters", "is zero; write at least 1");
         }
@@ -175,11 +188,13 @@ impl RefreshPolicy {
         // Half of the life is used whatever was drawn, else short tokens would be renewed all the time.
         let planned = dies.before(advisory).before(jitter).max(dies.before(life / 2));
         let stale = [hint, renew_by].into_iter().flatten().fold(planned, Wall::min);
+        let min_interval = self.min_interval.min(life / 4);
         Plan {
-            stale: stale.min(required),
+            // A hint of nothing, or a deadline that is over, must not renew all the time.
+            stale: stale.max(now.after(min_interval)).min(required),
             required,
             dies,
-            min_interval: self.min_interval.min(life / 4),
+            min_interval,
         }
     }
 }
@@ -210,6 +225,7 @@ impl Plan {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn default_advisory(life: Duration) -> Duration {
     if life <= 20 * MINUTE {

@@ -4,7 +4,7 @@
 //! out without the token. Checked on every attempt.
 
 use std::fmt;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -91,7 +91,10 @@ impl Origins {
             None => return Err(Outside::Elsewhere(WithoutToken::Origin)),
         };
         // A shared front end routes by `Host`: one that differs would take the token to somebody else.
-        let same = |host: &[u8]| host.eq_ignore_ascii_case(authority.as_str().as_bytes());
+        let same = |host: &[u8]| {
+            without_default_port(scheme, host)
+                .eq_ignore_ascii_case(without_default_port(scheme, authority.as_str().as_bytes()))
+        };
         if headers
             .get_all(HOST)
             .iter()
@@ -177,7 +180,16 @@ const PEER: u64 = 0;
 const HASH: BuildHasherDefault<DefaultHasher> = BuildHasherDefault::new();
 
 fn place_of(authority: &str) -> u64 {
-    HASH.hash_one(authority.to_ascii_lowercase())
+    let mut hasher = HASH.build_hasher();
+    authority
+        .bytes()
+        .for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
+    hasher.finish()
+}
+
+fn without_default_port<'a>(scheme: &Scheme, host: &'a [u8]) -> &'a [u8] {
+    let port: &[u8] = if *scheme == Scheme::HTTPS { b":443" } else { b":80" };
+    host.strip_suffix(port).unwrap_or(host)
 }
 
 #[derive(Clone)]

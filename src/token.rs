@@ -79,7 +79,8 @@ impl Token {
         self.edit(|inner| inner.expiry = Expiry::At(at))
     }
 
-    /// The issuer's own hint when to renew, counted from issue. It wins over the advisory window.
+    /// The issuer's own hint when to renew, counted from issue. It is followed where it is earlier than
+    /// the advisory window, but not before [`RefreshPolicy::min_interval`](crate::RefreshPolicy::min_interval).
     #[must_use]
     pub fn refresh_in(self, after: Duration) -> Self {
         self.edit(|inner| inner.refresh_in = Some(after))
@@ -99,8 +100,8 @@ impl Token {
 
     /// What its provider needs to renew it: a refresh token, a session id.
     ///
-    /// Only the provider reads it ([`FetchContext::credential`](crate::FetchContext::credential));
-    /// a store persists it. Without one the credential of the previous token stays in force.
+    /// The provider finds it again in [`FetchContext::credential`](crate::FetchContext::credential).
+    /// Without one the credential of the previous token stays in force.
     #[must_use]
     pub fn credential(self, credential: Value) -> Self {
         self.edit(|inner| inner.credential = Some(Secret::new(credential)))
@@ -151,7 +152,9 @@ impl Token {
         self.inner.scope.as_deref()
     }
 
-    /// What its provider keeps to renew it.
+    /// What its provider keeps to renew it: for that provider, and for whoever makes it durable.
+    ///
+    /// Worth more than the token itself. Do not log it.
     pub fn renewal_credential(&self) -> Option<&Value> {
         self.inner.credential.as_ref().map(Secret::expose)
     }

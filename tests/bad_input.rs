@@ -3,13 +3,13 @@
 #![cfg(all(feature = "testkit", feature = "oauth2"))]
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-mod stage;
+mod flows;
 
 use std::time::Duration;
 
+use flows::*;
 use http::{HeaderName, Request};
 use serde_json::json;
-use stage::*;
 use tower::{Layer, ServiceExt};
 use tower_token::oauth2::{ClientAuth, ClientCredentialsGrant, RefreshTokenGrant};
 use tower_token::testkit::{Api, Fault, Issuer};

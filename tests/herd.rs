@@ -3,11 +3,11 @@
 #![cfg(all(feature = "testkit", feature = "oauth2"))]
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-mod stage;
+mod flows;
 
 use std::time::Duration;
 
-use stage::*;
+use flows::*;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;

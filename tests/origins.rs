@@ -3,10 +3,10 @@
 #![cfg(all(feature = "testkit", feature = "oauth2"))]
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-mod stage;
+mod flows;
 
+use flows::*;
 use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header};
-use stage::*;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_token::testkit::{Api, Body, Issuer};

@@ -3,12 +3,12 @@
 #![cfg(all(feature = "testkit", feature = "oauth2"))]
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-mod stage;
+mod flows;
 
 use std::time::Duration;
 
+use flows::*;
 use serde_json::json;
-use stage::*;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};

@@ -3,7 +3,7 @@
 #![cfg(all(feature = "testkit", feature = "oauth2"))]
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-mod stage;
+mod flows;
 
 use std::io;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flows::*;
 use http::Request;
 use http_body_util::Full;
-use stage::*;
 use tokio::time::{Instant, sleep};
 use tower::{ServiceExt, service_fn};
 use tower_token::testkit::{Api, Fault, Issuer};

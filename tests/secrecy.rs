@@ -4,7 +4,7 @@
 #![cfg(all(feature = "testkit", feature = "oauth2", feature = "tracing", feature = "client"))]
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-mod stage;
+mod flows;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex, Once};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use flows::*;
 use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-use stage::*;
 use tokio::time::sleep;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_token::oauth2::{ClientAuth, ClientCredentialsGrant, RefreshTokenGrant};

@@ -156,9 +156,11 @@ pub enum IfLost {
     /// Presents it once more within the same flight. If that is lost too the class is
     /// [`Ambiguous`](crate::Class::Ambiguous), and one presentation a minute follows.
     ReplayOnce,
-    /// Never presents it again; ends in [`Ambiguous`](crate::Class::Ambiguous) until a new credential is installed.
+    /// Never presents it again; ends in [`Ambiguous`](crate::Class::Ambiguous) until a new credential is
+    /// installed, or somebody calls [`Tokens::refresh`](crate::Tokens::refresh) in spite of it.
     NeverReplay,
-    /// Presents it once more if that happens within this time of the first presentation, a suspend included.
+    /// Presents it once more if that happens within this time of the first presentation, a suspend
+    /// included; after that, as [`NeverReplay`](Self::NeverReplay).
     ReplayWithin(Duration),
     /// Asking again does no harm (client credentials): retried by the backoff table.
     Idempotent,

@@ -27,7 +27,7 @@ const HELD: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
-    /// Origins whose refusal cost a fetch, and when.
+    /// Origins of which a refusal was let through to the schedule, and when.
     fetched: Vec<(u64, Instant)>,
     tripped: Vec<Trip>,
 }

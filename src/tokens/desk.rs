@@ -242,14 +242,19 @@ impl Desk {
 
     /// Asks the provider, once per token, for what the server demands beyond a newer token.
     fn step_up(&mut self, generation: Generation, challenge: Challenge, at: Outlook<'_>) -> (Refusal, Departure) {
-        let asked = self.stepped_up.replace(generation) == Some(generation);
+        let asked = self.stepped_up == Some(generation);
+        let cleared = matches!(
+            self.schedule.needed(at.mono, std::time::Duration::ZERO),
+            Clearance::Go(None)
+        );
         let aloft = self.air.as_ref().filter(|air| air.flight.step_up);
         match aloft {
             Some(air) => (Refusal::Wait(air.flight.join()), None),
-            None if asked || !at.runtime || self.phase != Phase::Open || self.air.is_some() => {
+            None if asked || !cleared || !at.runtime || self.phase != Phase::Open || self.air.is_some() => {
                 (Refusal::HandBack(HandedBack::StepUp), None)
             }
             None => {
+                self.stepped_up = Some(generation);
                 let mut flight = Flight::new(Cause::Refused, self.fence, at.policy.max_waiters);
                 flight.challenge = Some(challenge);
                 flight.step_up = true;
@@ -390,17 +395,26 @@ impl Desk {
     /// Takes a flight that brought nothing out of the air; returns the error as callers see it.
     pub(super) fn fail(&mut self, flight: &Flight, error: FetchError, if_lost: IfLost, now: Instant) -> FetchError {
         self.air = None;
-        if flight.step_up || !self.counts(flight) {
+        // A refused step-up says nothing about the credential; a lost one may have spent it.
+        if flight.step_up && !error.is_lost() || !self.counts(flight) {
             return error;
         }
         self.schedule.failed(error, if_lost, now)
     }
 
     /// Takes a flight out of the air that ended without a word.
-    pub(super) fn abort(&mut self, flight: &Arc<Flight>, policy: &RefreshPolicy, now: Instant) -> Option<Arc<Flight>> {
+    pub(super) fn abort(
+        &mut self,
+        flight: &Arc<Flight>,
+        if_lost: IfLost,
+        policy: &RefreshPolicy,
+        now: Instant,
+    ) -> Option<Arc<Flight>> {
         let pause = self.min_interval(policy);
         let air = self.air.take_if(|air| Arc::ptr_eq(&air.flight, flight))?;
-        self.schedule.aborted(air.begun.is_some(), pause, now);
+        if self.counts(flight) {
+            self.schedule.aborted(air.begun.is_some(), if_lost, pause, now);
+        }
         self.next.take()
     }
 

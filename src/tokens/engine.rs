@@ -34,7 +34,7 @@ pub(crate) struct Engine {
     accepted: Padded<AtomicU64>,
     /// Whether any route is tripped, so that acceptance has something to prove or to clear.
     /// Written under the desk's lock only.
-    tripped: AtomicBool,
+    tripped: Padded<AtomicBool>,
     /// Until then (wall nanoseconds) it is useless to ask for a background renewal.
     quiet_until: AtomicU64,
     /// Written under the desk's lock only, after the store; read by every call whose layer has no snapshot of it.
@@ -65,7 +65,7 @@ impl Engine {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             signal: Padded::default(),
             accepted: Padded::default(),
-            tripped: AtomicBool::new(false),
+            tripped: Padded::default(),
             quiet_until: AtomicU64::new(0),
             current: ArcSwapOption::empty(),
             desk: Mutex::new(Desk::new()),
@@ -133,11 +133,16 @@ impl Engine {
         }
         let runtime = Handle::try_current().ok();
         let outlook = self.outlook(runtime.is_some());
-        let (departure, useless_until) = self.desk().renew(outlook);
-        if let Some(until) = useless_until {
-            let quiet = wall.after(until.saturating_duration_since(outlook.mono));
-            self.quiet_until.store(quiet.nanos(), Ordering::Relaxed);
-        }
+        let departure = {
+            let mut desk = self.desk();
+            let (departure, useless_until) = desk.renew(outlook);
+            if let Some(until) = useless_until {
+                // Under the lock, so that it does not overwrite what a token that lands now resets.
+                let quiet = wall.after(until.saturating_duration_since(outlook.mono));
+                self.quiet_until.store(quiet.nanos(), Ordering::Relaxed);
+            }
+            departure
+        };
         self.depart(departure, runtime);
     }
 
@@ -178,7 +183,7 @@ impl Engine {
         if let Some(route) = place.route {
             let mut desk = self.desk();
             desk.breaker.trip(route, generation, Instant::now());
-            self.tripped.store(true, Ordering::Relaxed);
+            self.tripped.0.store(true, Ordering::Relaxed);
         }
     }
 
@@ -188,7 +193,7 @@ impl Engine {
         if self.accepted.0.load(Ordering::Relaxed) < generation.get() {
             self.accepted.0.fetch_max(generation.get(), Ordering::Relaxed);
         }
-        if self.tripped.load(Ordering::Relaxed) {
+        if self.tripped.0.load(Ordering::Relaxed) {
             self.accept_while_tripped(generation, place());
         }
     }
@@ -197,7 +202,7 @@ impl Engine {
     fn accept_while_tripped(&self, generation: Generation, place: Place) {
         let mut desk = self.desk();
         let still = desk.breaker.accepted(generation, place.route, Instant::now());
-        self.tripped.store(still, Ordering::Relaxed);
+        self.tripped.0.store(still, Ordering::Relaxed);
     }
 
     /// Starts a flight that the desk decided on. The lock must have been given back: a runtime that
@@ -240,7 +245,8 @@ impl Engine {
 
     /// A flight ended without a word: its task panicked or was aborted, or its runtime ended.
     pub(super) fn abort(&self, flight: &Arc<Flight>) {
-        let next = self.desk().abort(flight, &self.policy, Instant::now());
+        let if_lost = self.provider.if_lost();
+        let next = self.desk().abort(flight, if_lost, &self.policy, Instant::now());
         let error = Error::new(Kind::Aborted);
         for stranded in [Some(flight), next.as_ref()].into_iter().flatten() {
             stranded.land(Landed::Failed(error.clone()));

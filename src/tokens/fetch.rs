@@ -15,7 +15,7 @@ use super::engine::Engine;
 use super::flight::{Flight, Landed};
 use super::store;
 use crate::clock::Wall;
-use crate::error::{Error, FetchError};
+use crate::error::{Class, Error, FetchError};
 use crate::event::Event;
 use crate::provider::{FetchContext, IfLost};
 use crate::token::{Expiry, Generation, Token, Warning};
@@ -67,10 +67,15 @@ impl Pilot {
             (desk.schedule.lost(), engine.outlook(true))
         };
         engine.tell(&Event::FetchBegan { cause: flight.cause });
-        let fetched = self
-            .fetch(lost_before)
-            .await
-            .and_then(|token| engine.vet(token, sent.wall));
+        let fetched = self.fetch(lost_before).await.and_then(|(token, asked)| {
+            // Whatever becomes of the token, the credential that came with it has replaced the old one.
+            let mut desk = engine.desk();
+            if let Some(credential) = token.renewal_credential().filter(|_| desk.counts(flight)) {
+                desk.adopt(credential.clone());
+            }
+            drop(desk);
+            engine.vet(token, asked)
+        });
         let took = sent.mono.elapsed();
         match fetched {
             Ok(vetted) => self.land(vetted, took).await,
@@ -79,26 +84,37 @@ impl Pilot {
     }
 
     /// One presentation, and a second one if the answer was lost and the provider's policy allows it.
-    async fn fetch(&self, lost_before: u32) -> Result<Token, FetchError> {
+    /// With the token comes the moment at which it was asked for.
+    async fn fetch(&self, lost_before: u32) -> Result<(Token, Wall), FetchError> {
         let engine = &*self.engine;
-        let began = engine.now();
-        let first = self.exchange().await;
+        let (began, began_mono) = (engine.now(), Instant::now());
+        let first = self.exchange().await.map(|token| (token, began));
         let Err(error) = &first else { return first };
+        // By whichever clock saw more of it: one misses a suspend, the other a step back.
+        let elapsed = || began.until(engine.now()).max(began_mono.elapsed());
         let again = match engine.provider.if_lost() {
             _ if !error.is_lost() => false,
             IfLost::ReplayOnce => lost_before == 0,
-            IfLost::ReplayWithin(limit) => lost_before == 0 && began.until(engine.now()) < limit,
+            IfLost::ReplayWithin(limit) => lost_before == 0 && elapsed() < limit,
             IfLost::NeverReplay | IfLost::Idempotent => false,
         };
         if !again {
             return first;
         }
         if let Some(store) = &engine.store
-            && let Some(kept) = store.load().await
+            && let Ok(Some(kept)) = timeout(store::PATIENCE, store.load()).await
         {
-            engine.desk().adopt(kept);
+            let mut desk = engine.desk();
+            if desk.counts(&self.flight) {
+                desk.adopt(kept);
+            }
         }
-        self.exchange().await
+        let again = engine.now();
+        match self.exchange().await.map(|token| (token, again)) {
+            // The first presentation stays lost, whatever kept the second one from the issuer.
+            Err(error) if matches!(error.class(), Class::Transient | Class::Throttled { .. }) => Err(error.lost()),
+            second => second,
+        }
     }
 
     async fn exchange(&self) -> Result<Token, FetchError> {
@@ -106,6 +122,10 @@ impl Pilot {
         let limit = engine.policy.fetch_timeout;
         let context = {
             let desk = engine.desk();
+            if !desk.counts(&self.flight) {
+                // Its answer would be thrown away, and with it what the credential in force was rotated to.
+                return Err(FetchError::transient("signed out, or another credential installed"));
+            }
             FetchContext {
                 previous: desk.current.as_ref().map(|current| current.token.clone()),
                 credential: desk.credential.clone(),
@@ -150,11 +170,16 @@ impl Pilot {
         };
         let Some(current) = published else {
             flight.land(Landed::Superseded);
-            engine.tell(&Event::Discarded);
+            engine.tell(&Event::Discarded { cause: flight.cause });
             return (None, next);
         };
         let waited = flight.land(Landed::Published);
-        engine.published.send_replace(current.generation.get());
+        engine.published.send_if_modified(|last| {
+            // A waiter that is awake already may have had the next one land before this is said.
+            let newer = current.generation.get() > *last;
+            *last = (*last).max(current.generation.get());
+            newer
+        });
         engine.tell(&Event::Renewed {
             generation: current.generation,
             cause: flight.cause,
@@ -172,10 +197,14 @@ impl Pilot {
     /// No token: everyone is told the same at once, also those who wanted to go up next.
     fn crash(&self, error: FetchError, took: Duration) -> Departure {
         let (engine, flight) = (&*self.engine, &*self.flight);
+        let if_lost = engine.provider.if_lost();
         let (error, counts, stranded, next) = {
             let mut desk = engine.desk();
             let counts = desk.counts(flight);
-            let error = desk.fail(flight, error, engine.provider.if_lost(), Instant::now());
+            if let Some(credential) = error.brought_credential().filter(|_| counts) {
+                desk.adopt(credential.clone());
+            }
+            let error = desk.fail(flight, error, if_lost, Instant::now());
             // Who asked after a fence, or after a step-up failed, is not answered by this failure.
             let answers = counts && !flight.step_up;
             let stranded = if answers { desk.cancel_next() } else { None };
@@ -185,7 +214,7 @@ impl Pilot {
         let error = Error::from(error);
         if !counts {
             flight.land(Landed::Superseded);
-            engine.tell(&Event::Discarded);
+            engine.tell(&Event::Discarded { cause: flight.cause });
             return next;
         }
         let mut waited = flight.land(Landed::Failed(error.clone()));
@@ -257,7 +286,7 @@ impl Timer {
     /// Ends with its token, with the next one, or with the last handle.
     async fn run(mut self) {
         let replaced = async {
-            while *self.published.borrow_and_update() == self.generation.get() {
+            while *self.published.borrow_and_update() <= self.generation.get() {
                 if self.published.changed().await.is_err() {
                     return;
                 }

@@ -101,19 +101,28 @@ impl Future for Landing {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed> {
         let this = &mut *self;
         let limit = this.flight.seats;
-        match &mut *this.flight.lock() {
+        let waker = cx.waker().clone();
+        let replaced;
+        let poll = match &mut *this.flight.lock() {
             State::Landed(landed) => {
                 this.seat = None;
+                replaced = Some(waker);
                 Poll::Ready(landed.clone())
             }
             State::InAir(seats) if this.seat.is_none() && seats.taken >= limit => {
+                replaced = Some(waker);
                 Poll::Ready(Landed::Failed(Error::new(Kind::Overloaded { limit })))
             }
             State::InAir(seats) => {
-                this.seat = Some(seats.take(this.seat, cx.waker()));
+                let (seat, before) = seats.take(this.seat, waker);
+                this.seat = Some(seat);
+                replaced = before;
                 Poll::Pending
             }
-        }
+        };
+        // Outside the lock, as in `drop`.
+        drop(replaced);
+        poll
     }
 }
 
@@ -143,21 +152,17 @@ struct Seats {
 }
 
 impl Seats {
-    fn take(&mut self, seat: Option<usize>, waker: &Waker) -> usize {
+    fn take(&mut self, seat: Option<usize>, waker: Waker) -> (usize, Option<Waker>) {
         if let Some(seat) = seat {
-            match &mut self.wakers[seat] {
-                Some(known) => known.clone_from(waker),
-                empty => *empty = Some(waker.clone()),
-            }
-            return seat;
+            return (seat, self.wakers[seat].replace(waker));
         }
         self.taken += 1;
         if let Some(seat) = self.free.pop() {
-            self.wakers[seat] = Some(waker.clone());
-            return seat;
+            self.wakers[seat] = Some(waker);
+            return (seat, None);
         }
-        self.wakers.push(Some(waker.clone()));
-        self.wakers.len() - 1
+        self.wakers.push(Some(waker));
+        (self.wakers.len() - 1, None)
     }
 
     fn leave(&mut self, seat: usize) -> Option<Waker> {
@@ -214,5 +219,32 @@ mod tests {
         assert_eq!(flight.waiting(), 1);
         assert_pending!(second.poll());
         assert_eq!(flight.land(Landed::Published), 1);
+    }
+
+    #[test]
+    fn a_waker_that_is_replaced_may_hold_another_seat() {
+        struct Holds(std::sync::Mutex<Option<Landing>>);
+        impl std::task::Wake for Holds {
+            fn wake(self: Arc<Self>) {
+                drop(self.0.lock().unwrap().take());
+            }
+        }
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let flight = flight(8);
+            let noop = Waker::noop();
+            let mut other = flight.join();
+            assert!(Pin::new(&mut other).poll(&mut Context::from_waker(noop)).is_pending());
+            let waker = Waker::from(Arc::new(Holds(std::sync::Mutex::new(Some(other)))));
+            let mut first = flight.join();
+            assert!(Pin::new(&mut first).poll(&mut Context::from_waker(&waker)).is_pending());
+            drop(waker);
+            let _ = Pin::new(&mut first).poll(&mut Context::from_waker(noop));
+            done.send(()).unwrap();
+        });
+        assert!(
+            is_done.recv_timeout(std::time::Duration::from_secs(5)).is_ok(),
+            "deadlock"
+        );
     }
 }

@@ -169,7 +169,7 @@ impl Tokens {
         self.leave(desk::Phase::SignedOut, None);
     }
 
-    /// Begins no more fetches, and waits until the one in the air has landed.
+    /// Decides on no more fetches, and waits until the one in the air, or waiting for its time, has landed.
     ///
     /// Callers that wait get what it brought. The token in place goes out until it expires.
     pub async fn shutdown(&self) {
@@ -195,13 +195,16 @@ impl Tokens {
     /// Waits for the next token to be published after this call, and returns it.
     ///
     /// Starts no fetch.
-    pub async fn changed(&self) -> Token {
-        let mut published = self.engine.published.subscribe();
-        loop {
-            // The sender lives in the engine that `self` keeps alive.
-            let _ = published.changed().await;
-            if let Some(current) = self.engine.desk().current.clone() {
-                return current.token.clone();
+    pub fn changed(&self) -> impl Future<Output = Token> + Send + use<> {
+        let engine = self.engine.clone();
+        let mut published = engine.published.subscribe();
+        async move {
+            loop {
+                // The sender lives in the engine that is kept alive here.
+                let _ = published.changed().await;
+                if let Some(current) = engine.desk().current.clone() {
+                    return current.token.clone();
+                }
             }
         }
     }

@@ -50,7 +50,7 @@ impl Schedule {
         };
         let wait = until.saturating_duration_since(now);
         if wait.is_zero() {
-            return Clearance::Go(None);
+            return Clearance::Go(self.floor.filter(|floor| *floor > now));
         }
         match setback.error.class() {
             Class::Throttled { .. } => {
@@ -59,9 +59,12 @@ impl Schedule {
                 };
                 Clearance::Deny(setback.error.clone().reclassified(class).into())
             }
-            Class::Transient if now.saturating_duration_since(setback.at) >= PROBE => Clearance::Go(None),
+            // Not with a credential that may be spent: that is presented once a minute.
+            Class::Transient if self.lost == 0 && now.saturating_duration_since(setback.at) >= PROBE => {
+                Clearance::Go(None)
+            }
             // So near that waiting is kinder than failing.
-            Class::Transient if wait <= min_interval => Clearance::Go(Some(until)),
+            Class::Transient if wait <= min_interval.mul_f64(1.0 + JITTER) => Clearance::Go(Some(until)),
             _ => Clearance::Deny(setback.error.clone().into()),
         }
     }
@@ -84,11 +87,11 @@ impl Schedule {
 
     /// No token came. Returns the error as callers see it.
     pub(super) fn failed(&mut self, error: FetchError, if_lost: IfLost, now: Instant) -> FetchError {
-        self.lost = if error.is_lost() {
-            self.lost.saturating_add(1)
-        } else {
-            0
-        };
+        if error.is_lost() && if_lost != IfLost::Idempotent {
+            self.lost = self.lost.saturating_add(1);
+        } else if is_verdict(error.class()) {
+            self.lost = 0;
+        }
         let error = judged(error, if_lost);
         let probe = self
             .setback
@@ -106,11 +109,16 @@ impl Schedule {
         let planned = match error.class() {
             Class::Throttled {
                 retry_after: Some(wait),
-            } => Some(wait.min(LONGEST_THROTTLE)),
-            Class::Ambiguous if if_lost == IfLost::NeverReplay => None,
+            } => Some(wait.clamp(Duration::from_secs(1), LONGEST_THROTTLE)),
+            Class::Ambiguous if matches!(if_lost, IfLost::NeverReplay | IfLost::ReplayWithin(_)) => None,
             Class::Ambiguous => Some(MINUTE),
             Class::Terminal | Class::NeedsInteraction | Class::Config => Some(verdict_pause(failures)),
             Class::Transient | Class::Throttled { retry_after: None } => Some(backoff(failures)),
+        };
+        // Until the issuer gives a verdict, what may be spent already is presented once a minute.
+        let planned = match if_lost {
+            IfLost::ReplayOnce if self.lost > 0 => planned.map(|wait| wait.max(MINUTE)),
+            _ => planned,
         };
         // A probe in the middle of a backoff does not push its end away.
         let kept = probe
@@ -126,10 +134,21 @@ impl Schedule {
         error
     }
 
-    /// The fetch ended without a word. If it had begun, its credential may have been presented.
-    pub(super) fn aborted(&mut self, begun: bool, pause: Duration, now: Instant) {
-        self.lost = self.lost.saturating_add(u32::from(begun));
-        self.floor = Some(now + pause);
+    /// The fetch ended without a word. If it had begun, its credential may have been presented: that is
+    /// a lost answer like any other, but for the first, whose second presentation is still due.
+    pub(super) fn aborted(&mut self, begun: bool, if_lost: IfLost, pause: Duration, now: Instant) {
+        if !begun {
+            self.floor = Some(now + pause);
+            return;
+        }
+        let error = FetchError::transient("the fetch ended without an answer: it panicked, or its runtime ended");
+        let due = self.lost == 0 && matches!(if_lost, IfLost::ReplayOnce | IfLost::ReplayWithin(_));
+        if due {
+            self.failed(error, if_lost, now);
+            self.lost = 1;
+        } else {
+            self.failed(error.lost(), if_lost, now);
+        }
     }
 
     /// How often the credential was presented in a row without an answer.
@@ -167,6 +186,8 @@ fn judged(error: FetchError, if_lost: IfLost) -> FetchError {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// On top of each gap, up to this share of it.
+const JITTER: f64 = 0.2;
 const PROBE: Duration = Duration::from_secs(30);
 const LONGEST_THROTTLE: Duration = Duration::from_secs(3600);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(120);
@@ -174,7 +195,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(120);
 fn backoff(failures: u32) -> Duration {
     let doubled = Duration::from_secs(1 << failures.saturating_sub(1).min(7)).min(LONGEST_BACKOFF);
     let least = if failures >= 6 { MINUTE } else { Duration::ZERO };
-    doubled.mul_f64(1.0 + 0.2 * fastrand::f64()).max(least)
+    doubled.mul_f64(1.0 + JITTER * fastrand::f64()).max(least)
 }
 
 fn verdict_pause(failures: u32) -> Duration {

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::FetchError;
 use crate::provider::exchange::{Answer, Hidden};
@@ -64,24 +64,29 @@ impl Reading<'_> {
     }
 
     fn issued(&self, fields: &Map<String, Value>) -> Result<Issued, FetchError> {
-        let malformed = |flaw| self.malformed(flaw);
+        let refresh_token = text(fields, "refresh_token")
+            .ok()
+            .filter(|token| is_printable(token.unwrap_or_default()))
+            .ok_or_else(|| self.malformed("refresh_token is not a string of printable ASCII"))?;
+        // Whatever else is wrong with the answer, the refresh token in it has replaced the one presented.
+        let salvaged = |error: FetchError| match refresh_token {
+            Some(rotated) => error.new_credential(json!({ "refresh_token": rotated })),
+            None => error,
+        };
+        let malformed = |flaw| salvaged(self.malformed(flaw));
         let access_token = text(fields, "access_token")
             .ok()
             .flatten()
             .filter(|token| token.bytes().all(|byte| byte.is_ascii_graphic()))
             .ok_or_else(|| malformed("access_token is not a string of visible ASCII"))?;
-        let refresh_token = text(fields, "refresh_token")
-            .ok()
-            .filter(|token| is_printable(token.unwrap_or_default()))
-            .ok_or_else(|| malformed("refresh_token is not a string of printable ASCII"))?;
         let life =
             seconds(fields.get("expires_in")).map_err(|()| malformed("expires_in is not a number of seconds"))?;
         let token_type = text(fields, "token_type").map_err(|()| malformed("token_type is not a string"))?;
         if token_type.is_some_and(|name| !name.eq_ignore_ascii_case("bearer")) {
-            return Err(FetchError::config(format!(
+            return Err(salvaged(FetchError::config(format!(
                 "{} issues tokens of a type other than Bearer, which cannot be presented",
                 self.host
-            )));
+            ))));
         }
         Ok(Issued {
             access_token: access_token.into(),

@@ -265,6 +265,13 @@ impl TokenEndpoint {
         if !secret.is_empty() {
             let pair = Zeroizing::new(format!("{}:{secret}", self.client_id));
             hidden.add_base64(&pair);
+            // As it goes over the wire (RFC 6749 §2.3.1).
+            let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            hidden.add_base64(&Zeroizing::new(format!(
+                "{}:{}",
+                encoded(&self.client_id),
+                encoded(secret)
+            )));
         }
         for (_, value) in grant.iter().filter(|(name, _)| *name != "grant_type") {
             hidden.add(value);

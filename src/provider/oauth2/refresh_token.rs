@@ -70,10 +70,10 @@ impl RefreshTokenGrant {
         match credential.and_then(|credential| credential.get("refresh_token")) {
             Some(Value::String(last)) if !last.is_empty() => Ok(last),
             // Not the seed instead: presenting one that was spent revokes the whole family at strict issuers.
-            Some(_) => Err(FetchError::config(
-                "the installed credential holds no refresh token; install one that does",
+            _ if credential.is_some() => Err(FetchError::config(
+                "the installed credential holds no refresh token; install {\"refresh_token\": \"...\"}",
             )),
-            None => match &self.seed {
+            _ => match &self.seed {
                 Some(seed) if !seed.expose().is_empty() => Ok(seed.expose()),
                 _ => Err(FetchError::config(
                     "there is no refresh token yet; install one (Tokens::install)",
@@ -107,7 +107,22 @@ impl TokenProvider for RefreshTokenGrant {
             .unwrap_or_default();
         let asked = self.asked(granted);
         let grant = [("grant_type", "refresh_token"), ("refresh_token", presented)];
-        let mut answer = self.endpoint.exchange(&context, &grant, &asked).await?;
+        let mut answer = self
+            .endpoint
+            .exchange(&context, &grant, &asked)
+            .await
+            .map_err(|error| {
+                match error
+                    .brought_credential()
+                    .and_then(|brought| brought["refresh_token"].as_str())
+                {
+                    Some(rotated) if !granted.is_empty() => {
+                        let credential = json!({ "refresh_token": rotated, "scope": granted });
+                        error.new_credential(credential)
+                    }
+                    _ => error,
+                }
+            })?;
 
         let rotated = answer.issued.refresh_token.take();
         let next = rotated.as_ref().map_or(presented, |rotated| rotated.expose());
