@@ -153,6 +153,9 @@ impl fmt::Debug for Origins {
 
 /// In the extensions of a request: it goes out without the token, and nothing is renewed or replayed for it.
 ///
+/// It holds as far as the extensions go. A redirect middleware above that drops them when it leaves an
+/// origin (tower-http's does) drops this as well.
+///
 /// ```
 /// let request = http::Request::get("https://api.example.com/health")
 ///     .extension(tower_token::NoToken)

@@ -182,7 +182,7 @@ impl Engine {
     pub(crate) fn refuse_again(&self, generation: Generation, place: Place) {
         if let Some(route) = place.route {
             let mut desk = self.desk();
-            desk.breaker.trip(route, generation, Instant::now());
+            desk.breaker.trip(place.origin, route, generation, Instant::now());
             self.tripped.0.store(true, Ordering::Relaxed);
         }
     }

@@ -107,13 +107,14 @@ impl Schedule {
             (None, _) => 1,
         };
         let planned = match error.class() {
+            // `Retry-After: 0`, again and again, would be a storm.
             Class::Throttled {
                 retry_after: Some(wait),
-            } => Some(wait.clamp(Duration::from_secs(1), LONGEST_THROTTLE)),
+            } if wait >= LEAST_THROTTLE => Some(wait.min(LONGEST_THROTTLE)),
             Class::Ambiguous if matches!(if_lost, IfLost::NeverReplay | IfLost::ReplayWithin(_)) => None,
             Class::Ambiguous => Some(MINUTE),
             Class::Terminal | Class::NeedsInteraction | Class::Config => Some(verdict_pause(failures)),
-            Class::Transient | Class::Throttled { retry_after: None } => Some(backoff(failures)),
+            Class::Transient | Class::Throttled { .. } => Some(backoff(failures)),
         };
         // Until the issuer gives a verdict, what may be spent already is presented once a minute.
         let planned = match if_lost {
@@ -189,6 +190,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// On top of each gap, up to this share of it.
 const JITTER: f64 = 0.2;
 const PROBE: Duration = Duration::from_secs(30);
+const LEAST_THROTTLE: Duration = Duration::from_secs(1);
 const LONGEST_THROTTLE: Duration = Duration::from_secs(3600);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(120);
 

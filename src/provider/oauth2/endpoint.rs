@@ -139,7 +139,8 @@ impl TokenEndpoint {
     ) -> Result<Granted, FetchError> {
         let url = uri(&self.url).map_err(|advice| FetchError::config(format!("token_url: {advice}")))?;
         let host = url.host().unwrap_or_default().to_owned();
-        let hidden = self.hidden(&url, grant);
+        let mut hidden = self.hidden(&url, grant);
+        hidden.add(context.previous().map_or("", Token::secret));
         let request = self
             .request(url, grant, scope)
             .map_err(|_| FetchError::config("client_id, client_secret: together too long for a header"))?;
