@@ -1,8 +1,8 @@
 //! The one file that reads clocks.
 //!
-//! Two clocks bound a token's life (DESIGN rule 10 in the words of this crate): the wall clock,
-//! read coarsely on every call, sees suspend, stalls and steps forward; tokio's monotonic clock,
-//! which wakes the engine's timer, sees steps backward. A token is expired if either says so.
+//! Two clocks bound the life of a token: the wall clock, read coarsely on every call, sees suspend,
+//! stalls and steps forward; tokio's monotonic clock, which wakes the engine's timer, sees steps
+//! backward. A token is expired if either says so.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -112,7 +112,7 @@ impl Pilot {
         let again = engine.now();
         match self.exchange().await.map(|token| (token, again)) {
             // The first presentation stays lost, whatever kept the second one from the issuer.
-            Err(error) if matches!(error.class(), Class::Transient | Class::Throttled { .. }) => Err(error.lost()),
+            Err(error) if error.brought_credential().is_none() && is_no_verdict(error.class()) => Err(error.lost()),
             second => second,
         }
     }
@@ -260,6 +260,10 @@ impl Engine {
             dies: dies.min(now.after(LONGEST_LIFE)),
         })
     }
+}
+
+fn is_no_verdict(class: Class) -> bool {
+    matches!(class, Class::Transient | Class::Throttled { .. })
 }
 
 /// A life that is said to be longer counts as this long.

@@ -391,3 +391,24 @@ async fn an_old_flight_that_dies_does_not_taint_a_new_credential() {
     desk.abort(&departure.unwrap(), IfLost::ReplayOnce, &policy, Instant::now());
     assert_eq!(desk.schedule.lost(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_comes_with_a_malformed_token_replaces_the_old_one() {
+    let (tokens, seen) = presenting(
+        |nth| match nth {
+            1 => (SECOND, rotated(nth, HOUR)),
+            2 => (SECOND, Err(FetchError::transient("reset").lost())),
+            3 => {
+                let malformed = FetchError::transient("malformed").lost();
+                (SECOND, Err(malformed.new_credential(json!({ "rt": "rt-3" }))))
+            }
+            _ => (SECOND, rotated(nth, HOUR)),
+        },
+        IfLost::ReplayOnce,
+        Clock::of_tokio(),
+    );
+    tokens.get().await.unwrap();
+    assert_eq!(tokens.refresh().await.unwrap_err().class(), Some(Class::Transient));
+    tokens.refresh().await.unwrap();
+    assert_eq!(rts(&seen), ["seed", "rt-1", "rt-1", "rt-3"]);
+}
