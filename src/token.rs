@@ -42,6 +42,7 @@ impl Token {
                 renew_by: None,
                 scope: None,
                 generation: None,
+                engine: 0,
                 credential: None,
                 warnings: Vec::new(),
             }),
@@ -159,6 +160,11 @@ impl Token {
         self.inner.credential.as_ref().map(Secret::expose)
     }
 
+    /// The generation, if it is one of that engine's.
+    pub(crate) fn generation_at(&self, engine: u64) -> Option<Generation> {
+        self.inner.generation.filter(|_| self.inner.engine == engine)
+    }
+
     pub(crate) fn expiry(&self) -> Expiry {
         self.inner.expiry
     }
@@ -172,8 +178,9 @@ impl Token {
     }
 
     /// The token as it lands: numbered, with both of its times known.
-    pub(crate) fn landed(self, generation: Generation, issued: SystemTime, dies: SystemTime) -> Self {
+    pub(crate) fn landed(self, engine: u64, generation: Generation, issued: SystemTime, dies: SystemTime) -> Self {
         self.edit(|inner| {
+            inner.engine = engine;
             inner.generation = Some(generation);
             inner.issued_at = Some(issued);
             inner.expiry = Expiry::At(dies);
@@ -336,6 +343,8 @@ struct Inner {
     renew_by: Option<SystemTime>,
     scope: Option<String>,
     generation: Option<Generation>,
+    /// Whose generation that is; zero before it landed.
+    engine: u64,
     credential: Option<Secret<Value>>,
     warnings: Vec<Warning>,
 }

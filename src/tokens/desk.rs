@@ -37,6 +37,7 @@ pub(super) struct Outlook<'a> {
     pub(super) wall: Wall,
     pub(super) policy: &'a RefreshPolicy,
     pub(super) runtime: bool,
+    pub(super) engine: u64,
 }
 
 /// A token that may land, with its times known.
@@ -370,7 +371,7 @@ impl Desk {
         self.schedule.succeeded(at.mono, pause);
         let generation = self.upcoming;
         self.upcoming = generation.next();
-        let token = token.landed(generation, issued.to_system_time(), dies.to_system_time());
+        let token = token.landed(at.engine, generation, issued.to_system_time(), dies.to_system_time());
         if let Some(credential) = token.renewal_credential() {
             self.adopt(credential.clone());
         }

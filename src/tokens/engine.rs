@@ -60,7 +60,8 @@ impl Engine {
         store: Option<Arc<dyn Store>>,
         observers: Vec<Arc<dyn Observe>>,
     ) -> Self {
-        static IDS: AtomicU64 = AtomicU64::new(0);
+        // Zero is nobody's.
+        static IDS: AtomicU64 = AtomicU64::new(1);
         Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             signal: Padded::default(),
@@ -224,6 +225,7 @@ impl Engine {
             wall: self.now(),
             policy: &self.policy,
             runtime,
+            engine: self.id,
         }
     }
 

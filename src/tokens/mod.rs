@@ -39,7 +39,8 @@ pub(crate) use flight::{Landed, Landing};
 ///
 /// Nothing is fetched until a token is needed. However many callers need one, there is one fetch in
 /// the air; it runs in a task of its own on the runtime of whoever needed it first, and goes on if all
-/// callers leave. When the last handle is dropped its timer ends; a fetch in the air still lands.
+/// callers leave. That runtime has to be kept running: one that exists but that nobody drives leaves its
+/// fetch, and whoever waits for it elsewhere, hanging. When the last handle is dropped its timer ends; a fetch in the air still lands.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_token::Error> {
@@ -139,7 +140,7 @@ impl Tokens {
 
     /// Says that a server refused `token`, for callers that put it on a request themselves.
     ///
-    /// Compares: if a newer token is in place nothing happens. Counts as a refusal: the next token is
+    /// Compares: if a newer token is in place, or this one came from other `Tokens`, nothing happens. Counts as a refusal: the next token is
     /// fetched at once if this is called within a tokio runtime, otherwise when one is needed; and a
     /// new token that no layer has seen accepted can be refused like this once a minute.
     pub fn invalidate(&self, token: &Token) {
@@ -147,7 +148,7 @@ impl Tokens {
             origin: u64::MAX,
             route: None,
         };
-        if let Some(generation) = token.generation() {
+        if let Some(generation) = token.generation_at(self.engine.id()) {
             // The landing is dropped: nobody waits here.
             let _ = self.engine.refuse(generation, by_hand, Challenge::none());
         }

@@ -181,6 +181,17 @@ async fn late_refusals_of_an_old_token_cost_no_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_of_others_invalidates_nothing() {
+    let (tokens, issuer) = tokens_of(|nth| (SECOND, minted(nth, HOUR)), |b| b);
+    let (others, _) = tokens_of(|nth| (SECOND, minted(nth, HOUR)), |b| b);
+    tokens.get().await.unwrap();
+    tokens.invalidate(&others.get().await.unwrap());
+    tokens.invalidate(&Token::bearer("test-1"));
+    assert_eq!(tokens.current().unwrap().secret(), "test-1");
+    assert_eq!(issuer.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_with_an_early_renewal_in_the_air_costs_one_chained_fetch() {
     let (tokens, issuer) = tokens_of(|nth| (2 * SECOND, minted(nth, 60 * SECOND)), |b| b);
     let first = tokens.get().await.unwrap();

@@ -384,6 +384,7 @@ async fn an_old_flight_that_dies_does_not_taint_a_new_credential() {
         wall: tokens.engine().now(),
         policy: &policy,
         runtime: true,
+        engine: 1,
     };
     let (_, departure) = desk.need(at);
     desk.begin();
