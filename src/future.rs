@@ -227,8 +227,16 @@ where
             };
             let step = match this.state.as_mut().project() {
                 StateProj::Sending { future } => {
-                    let response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    way.answered(response)
+                    let (head, body) = ready!(future.poll(cx)).map_err(Into::into)?.into_parts();
+                    match way.verdict(&head) {
+                        // In one go, because this is where almost every call ends.
+                        Verdict::Accept => {
+                            way.accepted(head.status);
+                            let body = way.core.classify.pass(body);
+                            return Poll::Ready(Ok(Response::from_parts(head, body)));
+                        }
+                        verdict => way.answered(verdict, head, body),
+                    }
                 }
                 StateProj::Inspecting { head, inspecting } => {
                     let (verdict, body) = ready!(inspecting.poll(cx));
@@ -314,15 +322,19 @@ where
     C: Classify<ResBody>,
     I: Inject,
 {
-    /// An answer is there: the caller's, one to look into, or a refusal.
+    /// What the head of an answer says. Without our token on the request it is the caller's business.
     #[inline]
-    fn answered(self, response: Response<ResBody>) -> StepOf<S, R, C, B, ResBody> {
-        let classify = &self.core.classify;
-        let (head, body) = response.into_parts();
-        let verdict = match self.attempt {
-            Some(_) => classify.head(&head),
+    fn verdict(&self, head: &response::Parts) -> Verdict {
+        match self.attempt {
+            Some(_) => self.core.classify.head(head),
             None => Verdict::Accept,
-        };
+        }
+    }
+
+    /// An answer to look into, or a refusal.
+    #[cold]
+    fn answered(self, verdict: Verdict, head: response::Parts, body: ResBody) -> StepOf<S, R, C, B, ResBody> {
+        let classify = &self.core.classify;
         match verdict {
             Verdict::Inspect(limit) => Step::Next(State::Inspecting {
                 inspecting: classify.inspect(&head, body, limit),
@@ -345,7 +357,6 @@ where
         }
     }
 
-    #[inline]
     fn judged(self, verdict: Verdict, response: Response<C::Body>) -> StepOf<S, R, C, B, ResBody> {
         match verdict {
             Verdict::Refuse(challenge) => self.refused(challenge, response),

@@ -263,9 +263,15 @@ impl Origin {
         let bare = self
             .bare
             .as_ref()
-            .is_some_and(|bare| host.eq_ignore_ascii_case(bare.as_bytes()));
-        bare || host.eq_ignore_ascii_case(self.with_port.as_bytes())
+            .is_some_and(|bare| is_same_host(host, bare.as_bytes()));
+        bare || is_same_host(host, self.with_port.as_bytes())
     }
+}
+
+/// Almost every URL writes its host in lower case, and then this is one comparison of memory.
+#[inline]
+fn is_same_host(host: &[u8], known: &[u8]) -> bool {
+    host == known || host.eq_ignore_ascii_case(known)
 }
 
 impl fmt::Debug for Origin {
