@@ -131,9 +131,9 @@ impl<Saved> Kept<Saved> {
 }
 
 impl<Saved> Attempt<Saved> {
-    pub(crate) fn first(generation: Generation, origin: u64, kept: Option<Box<Kept<Saved>>>) -> Self {
+    pub(crate) fn first(generation: Option<Generation>, origin: u64, kept: Option<Box<Kept<Saved>>>) -> Self {
         Self {
-            generation: Some(generation),
+            generation,
             origin,
             kept,
             refused: None,
@@ -183,13 +183,7 @@ where
         };
         Self {
             lane,
-            attempt: Some(Attempt {
-                generation: None,
-                origin,
-                kept,
-                refused: None,
-                route: None,
-            }),
+            attempt: Some(Attempt::first(None, origin, kept)),
             state: State::Waiting {
                 paused: Some(Box::new(paused)),
                 landing,

@@ -95,11 +95,7 @@ impl Origins {
             without_default_port(scheme, host)
                 .eq_ignore_ascii_case(without_default_port(scheme, authority.as_str().as_bytes()))
         };
-        if headers
-            .get_all(HOST)
-            .iter()
-            .all(|host| same(host.as_bytes()) || self.names(scheme, host.as_bytes()))
-        {
+        if headers.get_all(HOST).iter().all(|host| same(host.as_bytes())) {
             Ok(place)
         } else {
             Err(Outside::Elsewhere(WithoutToken::Host))
@@ -123,13 +119,6 @@ impl Origins {
         } else {
             Err(Outside::Elsewhere(WithoutToken::Host))
         }
-    }
-
-    /// Whether the `Host` header names the listed origin of that scheme, with or without its default port.
-    fn names(&self, scheme: &Scheme, host: &[u8]) -> bool {
-        self.listed
-            .iter()
-            .any(|origin| origin.scheme == *scheme && origin.is_host(host))
     }
 
     fn none() -> Self {
@@ -344,6 +333,9 @@ mod tests {
         let origins = Origins::only("https://api.example.com").unwrap();
         let check = |host: &[&str]| origins.check(&head("https://api.example.com/", host)).is_ok();
         assert!(check(&[]) && check(&["api.example.com"]) && check(&["API.example.com:443"]));
+        let both = origins.clone().and("https://files.example.com").unwrap();
+        let other = head("https://api.example.com/", &["files.example.com"]);
+        assert!(both.check(&other).is_err(), "listed, but not where the URL goes");
         assert!(!check(&["evil.com"]) && !check(&["api.example.com", "evil.com"]) && !check(&[""]));
     }
 

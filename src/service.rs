@@ -70,9 +70,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
     pub fn into_inner(self) -> S {
         self.inner
     }
-}
 
-impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
     /// Answers without the inner service, which gives back the permit that it was polled ready with:
     /// a call that was not made must not keep others waiting.
     #[cold]
@@ -165,7 +163,7 @@ where
         match core.presentation.board(&mut head) {
             Boarding::Aboard(generation) => {
                 let future = self.inner.call(Request::from_parts(head, body));
-                ResponseFuture::sending(lane, future, Some(Attempt::first(generation, origin, kept)))
+                ResponseFuture::sending(lane, future, Some(Attempt::first(Some(generation), origin, kept)))
             }
             Boarding::Wait(landing) => {
                 // Gives back the permit of the service that was polled ready: the fetch may need it.

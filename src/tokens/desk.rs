@@ -372,9 +372,6 @@ impl Desk {
         let generation = self.upcoming;
         self.upcoming = generation.next();
         let token = token.landed(at.engine, generation, issued.to_system_time(), dies.to_system_time());
-        if let Some(credential) = token.renewal_credential() {
-            self.adopt(credential.clone());
-        }
         let begun = self.air.take().and_then(|air| air.begun).unwrap_or(self.tick);
         let current = Arc::new(Current {
             token,

@@ -109,8 +109,8 @@ impl Pilot {
                 desk.adopt(kept);
             }
         }
-        let again = engine.now();
-        match self.exchange().await.map(|token| (token, again)) {
+        let asked_again = engine.now();
+        match self.exchange().await.map(|token| (token, asked_again)) {
             // The first presentation stays lost, whatever kept the second one from the issuer.
             Err(error) if error.brought_credential().is_none() && is_no_verdict(error.class()) => Err(error.lost()),
             second => second,

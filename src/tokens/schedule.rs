@@ -92,7 +92,7 @@ impl Schedule {
         } else if is_verdict(error.class()) || error.brought_credential().is_some() {
             self.lost = 0;
         }
-        let error = judged(error, if_lost);
+        let error = self.judged(error, if_lost);
         let probe = self
             .setback
             .as_ref()
@@ -106,21 +106,7 @@ impl Schedule {
             (Some(setback), None) => setback.failures.saturating_add(1),
             (None, _) => 1,
         };
-        let planned = match error.class() {
-            // `Retry-After: 0`, again and again, would be a storm.
-            Class::Throttled {
-                retry_after: Some(wait),
-            } if wait >= LEAST_THROTTLE => Some(wait.min(LONGEST_THROTTLE)),
-            Class::Ambiguous if matches!(if_lost, IfLost::NeverReplay | IfLost::ReplayWithin(_)) => None,
-            Class::Ambiguous => Some(MINUTE),
-            Class::Terminal | Class::NeedsInteraction | Class::Config => Some(verdict_pause(failures)),
-            Class::Transient | Class::Throttled { .. } => Some(backoff(failures)),
-        };
-        // Until the issuer gives a verdict, what may be spent already is presented once a minute.
-        let planned = match if_lost {
-            IfLost::ReplayOnce if self.lost > 0 => planned.map(|wait| wait.max(MINUTE)),
-            _ => planned,
-        };
+        let planned = self.pause(error.class(), failures, if_lost);
         // A probe in the middle of a backoff does not push its end away.
         let kept = probe
             .and_then(|setback| setback.until)
@@ -135,6 +121,36 @@ impl Schedule {
         error
     }
 
+    /// How long after such a failure; `None`: not without a new credential.
+    fn pause(&self, class: Class, failures: u32, if_lost: IfLost) -> Option<Duration> {
+        let pause = match class {
+            Class::Ambiguous if gives_up(if_lost) => return None,
+            Class::Ambiguous => MINUTE,
+            Class::Terminal | Class::NeedsInteraction | Class::Config => verdict_pause(failures),
+            // `Retry-After: 0`, again and again, would be a storm.
+            Class::Throttled {
+                retry_after: Some(wait),
+            } if wait >= LEAST_THROTTLE => wait.min(LONGEST_THROTTLE),
+            Class::Transient | Class::Throttled { .. } => backoff(failures),
+        };
+        // Until the issuer gives a verdict, what may be spent already is presented once a minute.
+        let least = if self.lost > 0 { MINUTE } else { Duration::ZERO };
+        Some(pause.max(least))
+    }
+
+    /// A lost answer is judged by the provider's policy. So is any later failure but a verdict, where the
+    /// policy gives up on what may be spent: it says nothing about that.
+    fn judged(&self, error: FetchError, if_lost: IfLost) -> FetchError {
+        match (error.is_lost(), if_lost) {
+            (true, IfLost::Idempotent) => error.reclassified(Class::Transient),
+            (true, _) => error.reclassified(Class::Ambiguous),
+            (false, _) if self.lost > 0 && gives_up(if_lost) && !is_verdict(error.class()) => {
+                error.reclassified(Class::Ambiguous)
+            }
+            (false, _) => error,
+        }
+    }
+
     /// The fetch ended without a word. If it had begun, its credential may have been presented: that is
     /// a lost answer like any other, but for the first, whose second presentation is still due.
     pub(super) fn aborted(&mut self, begun: bool, if_lost: IfLost, pause: Duration, now: Instant) {
@@ -143,8 +159,7 @@ impl Schedule {
             return;
         }
         let error = FetchError::transient("the fetch ended without an answer: it panicked, or its runtime ended");
-        let due = self.lost == 0 && matches!(if_lost, IfLost::ReplayOnce | IfLost::ReplayWithin(_));
-        if due {
+        if self.lost == 0 && if_lost == IfLost::ReplayOnce {
             self.failed(error, if_lost, now);
             self.lost = 1;
         } else {
@@ -177,13 +192,9 @@ fn is_verdict(class: Class) -> bool {
     matches!(class, Class::Terminal | Class::NeedsInteraction | Class::Config)
 }
 
-/// A lost answer is judged by the provider's policy; any other stands as it is.
-fn judged(error: FetchError, if_lost: IfLost) -> FetchError {
-    match (error.is_lost(), if_lost) {
-        (true, IfLost::Idempotent) => error.reclassified(Class::Transient),
-        (true, _) => error.reclassified(Class::Ambiguous),
-        (false, _) => error,
-    }
+/// Whether a credential that may be spent is not presented again by itself, once its flight has ended.
+fn gives_up(if_lost: IfLost) -> bool {
+    matches!(if_lost, IfLost::NeverReplay | IfLost::ReplayWithin(_))
 }
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -413,3 +413,23 @@ async fn a_credential_that_comes_with_a_malformed_token_replaces_the_old_one() {
     tokens.refresh().await.unwrap();
     assert_eq!(rts(&seen), ["seed", "rt-1", "rt-1", "rt-3"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn never_replay_holds_after_a_refresh_that_found_nobody() {
+    let (tokens, seen) = presenting(
+        |nth| match nth {
+            1 => (SECOND, Err(FetchError::transient("reset").lost())),
+            _ => (SECOND, Err(FetchError::transient("connection refused"))),
+        },
+        IfLost::NeverReplay,
+        Clock::of_tokio(),
+    );
+    drive(&tokens, 10 * SECOND, SECOND).await;
+    assert!(tokens.refresh().await.unwrap_err().is_reauth_required());
+    drive(&tokens, 3600 * SECOND, SECOND).await;
+    assert_eq!(
+        rts(&seen),
+        ["seed", "seed"],
+        "the second is the one that was asked for by hand"
+    );
+}
