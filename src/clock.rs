@@ -77,6 +77,15 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// The end of a wait.
+pub(crate) type Timer = tokio::time::Sleep;
+
+/// A wait of so long; `None` outside a tokio runtime, which is what keeps time.
+pub(crate) fn timer(wait: Duration) -> Option<std::pin::Pin<Box<Timer>>> {
+    tokio::runtime::Handle::try_current().ok()?;
+    Some(Box::pin(tokio::time::sleep(wait)))
+}
+
 /// Nanoseconds since the Unix epoch: what the hot path compares. Ends in the year 2554.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Wall(u64);

@@ -134,6 +134,10 @@ impl fmt::Display for Error {
                  or use Origins::connected_peer() if the client is bound to one peer",
             ),
             Kind::Unreplayable => f.write_str("the request could not be made again"),
+            Kind::TakenOver => f.write_str(
+                "the token was refused while the body was being sent; the replay sends the rest of it",
+            ),
+            Kind::BodyLost => f.write_str("the body panicked while the first attempt was polling it"),
         }
     }
 }
@@ -160,6 +164,8 @@ pub(crate) enum Kind {
     Aborted,
     NoAuthority,
     Unreplayable,
+    TakenOver,
+    BodyLost,
 }
 
 /// What is wrong with a configuration: every field, with what would be right.

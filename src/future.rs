@@ -22,17 +22,16 @@ use http::{Request, Response, StatusCode, request, response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use crate::attempt::{Attempt, Kept, Load, Paused};
 use crate::challenge::Challenge;
-use crate::classify::{Classify, Verdict};
+use crate::classify::{Classify, Report, Verdict};
 use crate::error::{BoxError, Error, Kind};
 use crate::event::{Event, HandedBack};
 use crate::inject::Inject;
-use crate::origin::route_of;
 use crate::presentation::Boarding;
-use crate::replay::{Head, Replay};
+use crate::replay::Replay;
 use crate::service::{Core, Lane};
-use crate::token::Generation;
-use crate::tokens::{Landed, Landing, Place, Refusal};
+use crate::tokens::{Landed, Landing, Refusal};
 
 pin_project! {
     /// The response, however many attempts it takes. Named, not boxed; drop it to cancel the request.
@@ -68,90 +67,6 @@ pin_project! {
     }
 }
 
-/// A request that carries the token, or will.
-pub(crate) struct Attempt<Saved> {
-    /// The token it went out with; `None` while it waits for its first.
-    generation: Option<Generation>,
-    origin: u64,
-    kept: Option<Box<Kept<Saved>>>,
-    /// The token that was refused, once this is the replay.
-    refused: Option<Generation>,
-    /// Where this is the replay: its route, because the head is no longer kept.
-    route: Option<u64>,
-}
-
-/// What a replay is made of. Boxed: a request that is not kept has no room for it in its future.
-pub(crate) struct Kept<Saved> {
-    pub(crate) head: Head,
-    pub(crate) body: Saved,
-}
-
-/// What a request that waits holds on to.
-struct Paused<S, B, ResBody> {
-    /// Polled ready before the request is sent. Made only once a token is there, so that waiting for
-    /// one holds no permit.
-    service: Option<S>,
-    /// The request to go out; for a refused one it is made when the new token is there.
-    request: Option<(request::Parts, B)>,
-    /// The server's own answer, in case the replay does not come about. Given up once a newer token is
-    /// there and the replay has to wait for a service.
-    refusal: Option<Response<ResBody>>,
-}
-
-impl<S, B, ResBody> Paused<S, B, ResBody> {
-    fn refused(response: Response<ResBody>) -> Box<Self> {
-        Box::new(Self {
-            service: None,
-            request: None,
-            refusal: Some(response),
-        })
-    }
-
-    fn poll_ready<R>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
-    where
-        S: Service<R>,
-        S::Error: Into<BoxError>,
-    {
-        let Some(service) = &mut self.service else {
-            return Poll::Ready(Err(spent()));
-        };
-        let readied = service.poll_ready(cx).map_err(Into::into);
-        if readied.is_pending() {
-            // What it waits for may be the connection that the refusal's unread body holds.
-            self.refusal = None;
-        }
-        readied
-    }
-}
-
-impl<Saved> Kept<Saved> {
-    pub(crate) fn boxed(head: Head, body: Saved) -> Box<Self> {
-        Box::new(Self { head, body })
-    }
-}
-
-impl<Saved> Attempt<Saved> {
-    pub(crate) fn first(generation: Option<Generation>, origin: u64, kept: Option<Box<Kept<Saved>>>) -> Self {
-        Self {
-            generation,
-            origin,
-            kept,
-            refused: None,
-            route: None,
-        }
-    }
-
-    fn place(&self) -> Place {
-        Place {
-            origin: self.origin,
-            route: self.route.or_else(|| {
-                let kept = self.kept.as_ref()?;
-                Some(route_of(self.origin, kept.head.uri()))
-            }),
-        }
-    }
-}
-
 impl<S, R, C, I, B, ResBody> ResponseFuture<S, R, C, I, B, ResBody>
 where
     S: Service<Request<R::Body>>,
@@ -176,16 +91,11 @@ where
         origin: u64,
         kept: Option<Box<Kept<R::Saved>>>,
     ) -> Self {
-        let paused = Paused {
-            service: None,
-            request: Some(request),
-            refusal: None,
-        };
         Self {
             lane,
             attempt: Some(Attempt::first(None, origin, kept)),
             state: State::Waiting {
-                paused: Some(Box::new(paused)),
+                paused: Some(Paused::new(request.0, request.1)),
                 landing,
             },
         }
@@ -215,7 +125,7 @@ where
         let mut this = self.project();
         loop {
             let way = Way {
-                core: &this.lane.core,
+                lane: this.lane,
                 attempt: this.attempt,
                 types: PhantomData,
             };
@@ -226,7 +136,9 @@ where
                         // In one go, because this is where almost every call ends.
                         Verdict::Accept => {
                             way.accepted(head.status);
-                            let body = way.core.classify.pass(body);
+                            let body = way.lane.core.classify.pass(body);
+                            // A body that is still being sent need not be recorded any longer.
+                            *this.attempt = None;
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
                         verdict => way.answered(verdict, head, body),
@@ -245,16 +157,23 @@ where
                     way.renewed(paused.take(), landed)
                 }
                 StateProj::Readying { paused, resort } => {
-                    let readied = match paused {
-                        Some(paused) => ready!(paused.poll_ready::<Request<R::Body>>(cx)),
-                        None => Err(spent()),
-                    };
-                    way.readied(paused.take(), readied, *resort)
+                    match paused
+                        .as_mut()
+                        .and_then(|paused| paused.poll_ready::<Request<R::Body>>(cx))
+                    {
+                        Some(Poll::Ready(readied)) => way.readied(paused.take(), readied, *resort),
+                        Some(Poll::Pending) if way.let_go(paused) => return Poll::Pending,
+                        _ => way.unreplayable(paused.take()),
+                    }
                 }
                 StateProj::Failed { error } => Step::Done(Err(error.take().map_or_else(spent, BoxError::from))),
             };
             match step {
-                Step::Done(result) => return Poll::Ready(result),
+                Step::Done(result) => {
+                    // What was kept is not needed any more, and a body may wait to be released.
+                    *this.attempt = None;
+                    return Poll::Ready(result);
+                }
                 Step::Next(next) => this.state.set(next),
             }
         }
@@ -296,7 +215,8 @@ type StepOf<S, R, C, B, ResBody> = Step<
     PausedOf<S, R, C, B, ResBody>,
 >;
 
-type PausedOf<S, R, C, B, ResBody> = Box<Paused<S, <R as Replay<B>>::Body, <C as Classify<ResBody>>::Body>>;
+type PausedOf<S, R, C, B, ResBody> =
+    Box<Paused<S, <R as Replay<B>>::Body, <R as Replay<B>>::Saved, <C as Classify<ResBody>>::Body>>;
 
 /// A request between two states.
 struct Way<'a, S, R, C, I, B, ResBody>
@@ -304,7 +224,7 @@ where
     R: Replay<B>,
     I: Inject,
 {
-    core: &'a Core<S, R, C, I>,
+    lane: &'a Lane<S, R, C, I>,
     attempt: &'a mut Option<Attempt<R::Saved>>,
     types: PhantomData<fn(B) -> ResBody>,
 }
@@ -316,11 +236,16 @@ where
     C: Classify<ResBody>,
     I: Inject,
 {
+    #[inline]
+    fn core(&self) -> &Core<S, R, C, I> {
+        &self.lane.core
+    }
+
     /// What the head of an answer says. Without our token on the request it is the caller's business.
     #[inline]
     fn verdict(&self, head: &response::Parts) -> Verdict {
         match self.attempt {
-            Some(_) => self.core.classify.head(head),
+            Some(_) => self.core().classify.head(head),
             None => Verdict::Accept,
         }
     }
@@ -328,14 +253,21 @@ where
     /// An answer to look into, or a refusal.
     #[cold]
     fn answered(self, verdict: Verdict, head: response::Parts, body: ResBody) -> StepOf<S, R, C, B, ResBody> {
-        let classify = &self.core.classify;
-        match verdict {
-            Verdict::Inspect(limit) => Step::Next(State::Inspecting {
-                inspecting: classify.inspect(&head, body, limit),
+        let classify = &self.lane.core.classify;
+        match (verdict, self.report()) {
+            (Verdict::Inspect(limit), Some(report)) => Step::Next(State::Inspecting {
+                inspecting: classify.inspect(&head, body, limit, report),
                 head: Some(Box::new(head)),
             }),
-            verdict => self.judged(verdict, Response::from_parts(head, classify.pass(body))),
+            (verdict, _) => self.judged(verdict, Response::from_parts(head, classify.pass(body))),
         }
+    }
+
+    /// A word on the token that may come when the response was handed on already.
+    fn report(&self) -> Option<Report> {
+        let attempt = self.attempt.as_ref()?;
+        let reporter = self.lane.reporter.clone();
+        Some(Report::new(reporter, attempt.generation?, attempt.place()))
     }
 
     /// The body was looked into.
@@ -354,10 +286,11 @@ where
     fn judged(self, verdict: Verdict, response: Response<C::Body>) -> StepOf<S, R, C, B, ResBody> {
         match verdict {
             Verdict::Refuse(challenge) => self.refused(challenge, response),
-            Verdict::Accept | Verdict::Inspect(_) => {
+            Verdict::Accept => {
                 self.accepted(response.status());
                 Step::Done(Ok(response))
             }
+            Verdict::Undecided | Verdict::Inspect(_) => Step::Done(Ok(response)),
         }
     }
 
@@ -368,14 +301,14 @@ where
             && let Some(attempt) = &*self.attempt
             && let Some(generation) = attempt.generation
         {
-            self.core.engine().accept(generation, || attempt.place());
+            self.core().engine().accept(generation, || attempt.place());
         }
     }
 
     /// A server refused the token that this request carried.
     #[cold]
     fn refused(self, challenge: Challenge, response: Response<C::Body>) -> StepOf<S, R, C, B, ResBody> {
-        let engine = self.core.engine();
+        let engine = self.core().engine();
         let carried = self
             .attempt
             .as_ref()
@@ -392,11 +325,12 @@ where
             engine.refuse_again(generation, place);
             return hand_back(HandedBack::RefusedAgain, response);
         }
-        let kept = attempt.kept.is_some();
         match engine.refuse(generation, place, challenge) {
             Refusal::HandBack(reason) => hand_back(reason, response),
             // The next request finds a new token; this one cannot be sent again.
-            Refusal::Replay | Refusal::Wait(_) if !kept => hand_back(HandedBack::NotKept, response),
+            Refusal::Replay | Refusal::Wait(_) if !attempt.hold(&self.core().replay) => {
+                hand_back(HandedBack::NotKept, response)
+            }
             Refusal::Replay => self.again(Paused::refused(response)),
             Refusal::Wait(landing) => Step::Next(State::Renewing {
                 paused: Some(Paused::refused(response)),
@@ -416,24 +350,25 @@ where
 
     /// Makes the refused request again.
     fn again(self, mut paused: PausedOf<S, R, C, B, ResBody>) -> StepOf<S, R, C, B, ResBody> {
-        let Some(attempt) = &mut *self.attempt else {
-            return Step::Done(Err(spent()));
-        };
-        attempt.route = attempt.place().route;
-        let made = attempt.kept.take().and_then(|kept| {
-            let Kept { head, body } = *kept;
-            let body = self.core.replay.replay(body)?;
-            Some(head.into_request(body).into_parts())
-        });
-        match made {
+        match self.attempt.as_mut().and_then(Attempt::again) {
             // Checked on every attempt. It passed once, and nothing of it has changed since.
-            Some((head, body)) if self.core.destination(&head).is_ok() => {
-                attempt.refused = attempt.generation.take();
-                paused.request = Some((head, body));
+            Some((head, saved)) if self.core().destination(&head).is_ok() => {
+                paused.request = Some((head, Load::Saved(saved)));
                 self.readying(paused, false)
             }
-            _ => self.give_up(paused.refusal, Error::new(Kind::Unreplayable)),
+            _ => self.unreplayable(Some(paused)),
         }
+    }
+
+    /// The replay has to wait for its service; whether it can still be sent then.
+    fn let_go(&self, paused: &mut Option<PausedOf<S, R, C, B, ResBody>>) -> bool {
+        paused
+            .as_mut()
+            .is_some_and(|paused| paused.let_go::<R, B>(&self.core().replay))
+    }
+
+    fn unreplayable(self, paused: Option<PausedOf<S, R, C, B, ResBody>>) -> StepOf<S, R, C, B, ResBody> {
+        self.give_up(paused.and_then(|paused| paused.refusal), spent())
     }
 
     /// The flight that a request without a token waited for has landed.
@@ -441,7 +376,7 @@ where
         match (paused, landed) {
             (None, _) => Step::Done(Err(spent())),
             (Some(paused), Landed::Published | Landed::Superseded) => self.readying(paused, false),
-            (Some(paused), Landed::Failed(error)) => match self.core.engine().last_resort() {
+            (Some(paused), Landed::Failed(error)) => match self.core().engine().last_resort() {
                 Some(_) => self.readying(paused, true),
                 None => self.give_up(paused.refusal, error),
             },
@@ -450,7 +385,7 @@ where
 
     /// A token is there; an inner service has to be made ready for the request.
     fn readying(self, mut paused: PausedOf<S, R, C, B, ResBody>, resort: bool) -> StepOf<S, R, C, B, ResBody> {
-        paused.service = Some(self.core.prototype());
+        paused.service = Some(self.core().prototype());
         Step::Next(State::Readying {
             paused: Some(paused),
             resort,
@@ -468,23 +403,26 @@ where
             return Step::Done(Err(spent()));
         };
         // Out of `paused`, so that a request that has to wait again holds no permit either.
-        let (Some((mut head, body)), Some(mut service)) = (paused.request.take(), paused.service.take()) else {
+        let (Some((mut head, load)), Some(mut service)) = (paused.request.take(), paused.service.take()) else {
             return Step::Done(Err(spent()));
         };
         if let Err(error) = readied {
             return self.give_up(paused.refusal, error);
         }
-        let presentation = &self.core.presentation;
-        let boarding = match self.core.engine().last_resort().filter(|_| resort) {
+        let presentation = &self.core().presentation;
+        let boarding = match self.core().engine().last_resort().filter(|_| resort) {
             Some(current) => presentation.put(&current, &mut head),
             None => presentation.board(&mut head),
         };
         match boarding {
             Boarding::Aboard(generation) => {
+                let Some(body) = load.into_body::<R, B>(&self.core().replay) else {
+                    return self.unreplayable(Some(paused));
+                };
                 if let Some(attempt) = &mut *self.attempt {
                     attempt.generation = Some(generation);
                     if let Some(refused) = attempt.refused {
-                        self.core.engine().tell(&Event::Replayed { refused, generation });
+                        self.core().engine().tell(&Event::Replayed { refused, generation });
                     }
                 }
                 Step::Next(State::Sending {
@@ -492,7 +430,7 @@ where
                 })
             }
             Boarding::Wait(landing) => {
-                paused.request = Some((head, body));
+                paused.request = Some((head, load));
                 Step::Next(State::Waiting {
                     paused: Some(paused),
                     landing,
@@ -513,7 +451,7 @@ where
             .and_then(|attempt| attempt.refused.or(attempt.generation));
         if let Some(generation) = refused {
             let reason = HandedBack::NotRenewed;
-            self.core.engine().tell(&Event::HandedBack { generation, reason });
+            self.core().engine().tell(&Event::HandedBack { generation, reason });
         }
         Step::Done(Ok(response))
     }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use http::Method;
 use tower_layer::Layer;
 
-use crate::classify::Unauthorized;
+use crate::classify::{Grpc, Unauthorized};
 use crate::inject::{Authorization, Inject};
 use crate::origin::Origins;
 use crate::presentation::Presentation;
-use crate::replay::{Auto, Methods};
+use crate::replay::{Auto, Buffered, Methods, ReplayBody};
 use crate::service::TokenService;
 use crate::tokens::Tokens;
 
@@ -53,6 +53,17 @@ impl TokenLayer {
     }
 }
 
+impl TokenLayer<Auto, Grpc> {
+    /// For a gRPC channel: UNAUTHENTICATED (16) is answered by a renewal and one replay, and the token goes
+    /// to [the one peer](Origins::connected_peer) that the channel is connected to.
+    ///
+    /// `TokenLayer::grpc(&tokens).replay_via(tonic::body::Body::new)`: without the second half nothing is
+    /// replayed, because a gRPC message is never an empty body.
+    pub fn grpc(tokens: &Tokens) -> Self {
+        TokenLayer::new(tokens, Origins::connected_peer()).classify(Grpc::new())
+    }
+}
+
 impl<R, C, I: Inject> TokenLayer<R, C, I> {
     /// Keeps requests like this. Default: [`Auto`].
     ///
@@ -64,6 +75,13 @@ impl<R, C, I: Inject> TokenLayer<R, C, I> {
             replay,
             classify: self.classify,
         }
+    }
+
+    /// Records bodies as they pass, up to 64 KiB, and hands them on as the type that they were, with
+    /// the constructor it already has: `.replay_via(tonic::body::Body::new)`. See [`Buffered`].
+    #[must_use]
+    pub fn replay_via<B>(self, wrap: fn(ReplayBody<B>) -> B) -> TokenLayer<Buffered<B>, C, I> {
+        self.replay(Buffered::via(wrap))
     }
 
     /// Replays only requests of these methods. Default: all, because a refused request was not processed.

@@ -7,6 +7,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod attempt;
 mod challenge;
 mod classify;
 mod clock;
@@ -22,13 +23,16 @@ mod provider;
 mod replay;
 mod service;
 mod stripe;
+mod tape;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod token;
 mod tokens;
 
 pub use challenge::Challenge;
-pub use classify::{Classify, ClassifyFn, StatusIn, Unauthorized, Verdict, classify_fn};
+pub use classify::{
+    BodyCode, Classify, ClassifyFn, Grpc, Peeked, Report, StatusIn, Unauthorized, Verdict, Via, classify_fn,
+};
 pub use clock::Clock;
 pub use error::{BoxError, Class, Error, Faults, FetchError};
 #[cfg(feature = "tracing")]
@@ -44,7 +48,7 @@ pub use provider::client;
 pub use provider::{Cause, FetchContext, Fixed, IfLost, ProviderFn, TokenProvider, provider_fn};
 #[cfg(feature = "oauth2")]
 pub use provider::{TokenClient, oauth2};
-pub use replay::{Auto, CloneBody, Kept, Methods, Never, Replay};
+pub use replay::{Auto, Buffered, CloneBody, Kept, Methods, Never, Recording, Replay, ReplayBody, TryClone, Unboxed};
 pub use service::TokenService;
 pub use token::{Generation, Secret, Token, Warning, Wipe};
 pub use tokens::{Get, State, Status, Tokens, TokensBuilder};

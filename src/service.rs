@@ -7,10 +7,11 @@ use std::task::{Context, Poll};
 use http::{Request, Response, request};
 use tower_service::Service;
 
-use crate::classify::{Classify, Unauthorized};
+use crate::attempt::{Attempt, Kept};
+use crate::classify::{Classify, Reporter, Unauthorized};
 use crate::error::{BoxError, Error, Kind};
 use crate::event::{Event, WithoutToken};
-use crate::future::{Attempt, Kept, ResponseFuture};
+use crate::future::ResponseFuture;
 use crate::inject::{Authorization, Inject};
 use crate::origin::{NoToken, Outside};
 use crate::presentation::{Boarding, Presentation};
@@ -43,6 +44,8 @@ pub(crate) struct Core<S, R, C, I: Inject> {
 #[repr(align(128))]
 pub(crate) struct Lane<S, R, C, I: Inject> {
     pub(crate) core: Arc<Core<S, R, C, I>>,
+    /// For response bodies, which outlive the future and do not know these types.
+    pub(crate) reporter: Arc<Reporter>,
 }
 
 impl<S: Clone, R, C, I: Inject> TokenService<S, R, C, I> {
@@ -53,9 +56,15 @@ impl<S: Clone, R, C, I: Inject> TokenService<S, R, C, I> {
             classify,
             prototype: Mutex::new(inner.clone()),
         });
+        let lane = || Lane {
+            core: core.clone(),
+            reporter: Arc::new(Reporter {
+                engine: core.engine().clone(),
+            }),
+        };
         Self {
             inner,
-            handle: Arc::new(Striped::new(|| Arc::new(Lane { core: core.clone() }))),
+            handle: Arc::new(Striped::new(|| Arc::new(lane()))),
         }
     }
 }

@@ -28,7 +28,7 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_token::{
     Authorization, Auto, Challenge, Classify, CloneBody, Cookie, Error, Event, Get, HandedBack, Header, Inject,
-    Methods, Never, NoToken, Observe, Origins, Query, Replay, ResponseFuture, StatusIn, Token, TokenLayer,
+    Methods, Never, NoToken, Observe, Origins, Query, Replay, Report, ResponseFuture, StatusIn, Token, TokenLayer,
     TokenService, Tokens, Unauthorized, Verdict, provider_fn,
 };
 
@@ -315,7 +315,7 @@ impl Classify<Page> for ByBody {
         Judged { page, limit: None }
     }
 
-    fn inspect(&self, head: &response::Parts, page: Page, limit: usize) -> Looking {
+    fn inspect(&self, head: &response::Parts, page: Page, limit: usize, _: Report) -> Looking {
         assert_eq!(head.status, StatusCode::OK);
         self.looked.fetch_add(1, Ordering::SeqCst);
         Looking {

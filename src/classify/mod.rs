@@ -1,13 +1,25 @@
 //! Was it refused? [`Classify`] says, with [`Unauthorized`] as the default.
 
+mod body_code;
+mod grpc;
+mod peeked;
+mod pointer;
+mod report;
+
 use std::fmt;
 use std::future::{Future, Ready, ready};
 use std::sync::Arc;
 
 use http::header::WWW_AUTHENTICATE;
-use http::{StatusCode, response};
+use http::{HeaderMap, StatusCode, response};
 
 use crate::challenge::Challenge;
+
+pub use body_code::BodyCode;
+pub use grpc::Grpc;
+pub use peeked::{Peeked, Via};
+pub use report::Report;
+pub(crate) use report::Reporter;
 
 /// Tells a refused token from every other answer.
 ///
@@ -28,16 +40,22 @@ pub trait Classify<B> {
     fn pass(&self, body: B) -> Self::Body;
 
     /// What the first `limit` bytes of the body say. [`Verdict::Inspect`] counts as
-    /// [`Verdict::Accept`] here. Whatever the verdict, the body handed on is the whole one.
-    fn inspect(&self, head: &response::Parts, body: B, limit: usize) -> Self::Inspecting;
+    /// [`Verdict::Undecided`] here. Whatever the verdict, the body handed on is the whole one.
+    ///
+    /// `report` is for what shows only later, when the caller has the response already: too late for a
+    /// replay, but the next request then goes out with a new token. Most have no use for it.
+    fn inspect(&self, head: &response::Parts, body: B, limit: usize, report: Report) -> Self::Inspecting;
 }
 
 /// What [`Classify`] says of a response.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Not a refusal of the token: the caller's business.
+    /// Not a refusal of the token: the caller's business. With a status of 2xx or 3xx, the token is known
+    /// to be good.
     Accept,
+    /// The caller's business too, and it says nothing of the token.
+    Undecided,
     /// The token was refused, with this challenge ([`Challenge::none`] if the server gave none).
     Refuse(Challenge),
     /// The head does not say; look at so many bytes of the body at most.
@@ -91,14 +109,14 @@ impl Unauthorized {
     }
 
     #[cold]
-    fn challenged(&self, head: &response::Parts) -> Verdict {
-        if !head.headers.contains_key(WWW_AUTHENTICATE) {
+    fn challenged(&self, headers: &HeaderMap) -> Verdict {
+        if !headers.contains_key(WWW_AUTHENTICATE) {
             return match self.bare {
                 true => Verdict::Refuse(Challenge::none()),
                 false => Verdict::Accept,
             };
         }
-        let mut ours = Challenge::parse_all(&head.headers);
+        let mut ours = Challenge::parse_all(headers);
         ours.retain(|challenge| challenge.is_scheme(&self.scheme));
         let deciding = ours
             .iter()
@@ -122,7 +140,7 @@ impl<B> Classify<B> for Unauthorized {
     #[inline]
     fn head(&self, head: &response::Parts) -> Verdict {
         if head.status == StatusCode::UNAUTHORIZED {
-            self.challenged(head)
+            self.challenged(&head.headers)
         } else {
             Verdict::Accept
         }
@@ -133,7 +151,7 @@ impl<B> Classify<B> for Unauthorized {
         body
     }
 
-    fn inspect(&self, _: &response::Parts, body: B, _: usize) -> Self::Inspecting {
+    fn inspect(&self, _: &response::Parts, body: B, _: usize, _: Report) -> Self::Inspecting {
         ready((Verdict::Accept, body))
     }
 }
@@ -177,7 +195,7 @@ impl<B> Classify<B> for StatusIn {
         body
     }
 
-    fn inspect(&self, _: &response::Parts, body: B, _: usize) -> Self::Inspecting {
+    fn inspect(&self, _: &response::Parts, body: B, _: usize, _: Report) -> Self::Inspecting {
         ready((Verdict::Accept, body))
     }
 }
@@ -221,7 +239,7 @@ impl<F: Fn(&response::Parts) -> Verdict, B> Classify<B> for ClassifyFn<F> {
         body
     }
 
-    fn inspect(&self, _: &response::Parts, body: B, _: usize) -> Self::Inspecting {
+    fn inspect(&self, _: &response::Parts, body: B, _: usize, _: Report) -> Self::Inspecting {
         ready((Verdict::Accept, body))
     }
 }

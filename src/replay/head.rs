@@ -1,6 +1,6 @@
 //! The head of a request, kept from before the token was put on it.
 
-use http::{Request, Uri, request};
+use http::{Uri, request};
 
 /// Enough of a head to make the request again: method, URL, version, headers in order, extensions.
 pub(crate) struct Head {
@@ -16,7 +16,7 @@ impl Head {
         &self.parts.uri
     }
 
-    pub(crate) fn into_request<B>(self, body: B) -> Request<B> {
-        Request::from_parts(self.parts, body)
+    pub(crate) fn into_parts(self) -> request::Parts {
+        self.parts
     }
 }

@@ -1,17 +1,23 @@
 //! What is kept of a request, so that it can be sent twice.
 //!
 //! A request is kept only as far as its body allows: [`Auto`] keeps requests with an empty body or a
-//! body in memory, [`CloneBody`] those whose body is `Clone`, [`Never`] none. What cannot be kept is
+//! body in memory, [`CloneBody`] those whose body is `Clone`, [`TryClone`] those that can clone
+//! themselves when asked, [`Buffered`] the first bytes of a stream, [`Never`] none. What cannot be kept is
 //! sent once: a refusal still renews the token for the next request, and goes to the caller as it came.
 
 mod auto;
+mod body;
+mod buffered;
 mod head;
 
+use std::fmt;
 use std::sync::Arc;
 
 use http::{Method, request};
 
 pub use auto::{Auto, Kept};
+pub use body::{Recording, ReplayBody};
+pub use buffered::{Buffered, Unboxed};
 pub(crate) use head::Head;
 
 /// Keeps a request's body so that it can be sent a second time.
@@ -29,7 +35,9 @@ pub(crate) use head::Head;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot make a second copy of the request body `{B}`",
     label = "this replay strategy does not fit the body `{B}`",
-    note = "if `{B}` is `Clone`: `.replay(CloneBody)`",
+    note = "if `{B}` can be made of any other body: `.replay_via({B}::new)`, or what its constructor is called",
+    note = "if it can try to clone itself: `.replay(TryClone({B}::try_clone))`; if it is `Clone`: `.replay(CloneBody)`",
+    note = "if the inner service takes any body: `.replay(Buffered::unboxed())`",
     note = "if no replay is wanted: `.replay(Never)`; a refusal then still renews the token for the next request",
     note = "`Auto`, the default, wants `B: http_body::Body + Default + 'static`"
 )]
@@ -44,6 +52,14 @@ pub trait Replay<B> {
 
     /// The body of the first attempt, and what a second one could be made of.
     fn prepare(&self, body: B) -> (Self::Body, Option<Self::Saved>);
+
+    /// The request was refused, and a newer token is waited for. `false`: it cannot be replayed, and the
+    /// refusal goes to the caller at once. What would spoil a replay meanwhile has to stop, until
+    /// [`replay`](Self::replay) is called or `saved` is dropped. Default: `true`.
+    fn hold(&self, saved: &Self::Saved) -> bool {
+        let _ = saved;
+        true
+    }
 
     /// The body of the second attempt; `None` hands the refusal to the caller.
     fn replay(&self, saved: Self::Saved) -> Option<Self::Body>;
@@ -74,6 +90,46 @@ impl<B: Clone> Replay<B> for CloneBody {
 
     fn replay(&self, saved: B) -> Option<B> {
         Some(saved)
+    }
+}
+
+/// Asks the body for a clone, which it may decline: `TryClone(kube::client::Body::try_clone)`.
+///
+/// A body that declines is sent once.
+pub struct TryClone<B>(
+    /// What makes the clone.
+    pub fn(&B) -> Option<B>,
+);
+
+impl<B> Replay<B> for TryClone<B> {
+    type Body = B;
+    type Saved = B;
+
+    fn pass(&self, body: B) -> B {
+        body
+    }
+
+    fn prepare(&self, body: B) -> (B, Option<B>) {
+        let saved = (self.0)(&body);
+        (body, saved)
+    }
+
+    fn replay(&self, saved: B) -> Option<B> {
+        Some(saved)
+    }
+}
+
+impl<B> Clone for TryClone<B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B> Copy for TryClone<B> {}
+
+impl<B> fmt::Debug for TryClone<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TryClone").finish_non_exhaustive()
     }
 }
 
@@ -132,6 +188,10 @@ impl<B, R: Replay<B>> Replay<B> for Methods<R> {
 
     fn prepare(&self, body: B) -> (R::Body, Option<R::Saved>) {
         self.replay.prepare(body)
+    }
+
+    fn hold(&self, saved: &R::Saved) -> bool {
+        self.replay.hold(saved)
     }
 
     fn replay(&self, saved: R::Saved) -> Option<R::Body> {

@@ -1,0 +1,143 @@
+//! One attempt to send a request, and what a request holds on to that waits for the next.
+
+use std::task::{Context, Poll};
+
+use http::{Response, request};
+use tower_service::Service;
+
+use crate::error::BoxError;
+use crate::origin::route_of;
+use crate::replay::{Head, Replay};
+use crate::token::Generation;
+use crate::tokens::Place;
+
+/// A request that carries the token, or will.
+pub(crate) struct Attempt<Saved> {
+    /// The token it went out with; `None` while it waits for its first.
+    pub(crate) generation: Option<Generation>,
+    origin: u64,
+    kept: Option<Box<Kept<Saved>>>,
+    /// The token that was refused, once this is the replay.
+    pub(crate) refused: Option<Generation>,
+    /// Where this is the replay: its route, because the head is no longer kept.
+    route: Option<u64>,
+}
+
+/// What a replay is made of. Boxed: a request that is not kept has no room for it in its future.
+pub(crate) struct Kept<Saved> {
+    head: Head,
+    body: Saved,
+}
+
+/// What a request that waits holds on to.
+pub(crate) struct Paused<S, B, Saved, ResBody> {
+    /// Polled ready before the request is sent. Made only once a token is there, so that waiting for
+    /// one holds no permit.
+    pub(crate) service: Option<S>,
+    /// The request to go out; for a refused one there is none until the new token is there.
+    pub(crate) request: Option<(request::Parts, Load<B, Saved>)>,
+    /// The server's own answer, in case the replay does not come about. Given up once a newer token is
+    /// there and the replay has to wait for a service.
+    pub(crate) refusal: Option<Response<ResBody>>,
+}
+
+/// The body of a request that waits.
+pub(crate) enum Load<B, Saved> {
+    /// It was never sent.
+    Body(B),
+    /// The replay's is made of this at the last moment: it may end an upload that is still running, and
+    /// with it a connection that the refusal's own body comes from.
+    Saved(Saved),
+}
+
+impl<Saved> Kept<Saved> {
+    pub(crate) fn boxed(head: Head, body: Saved) -> Box<Self> {
+        Box::new(Self { head, body })
+    }
+}
+
+impl<Saved> Attempt<Saved> {
+    pub(crate) fn first(generation: Option<Generation>, origin: u64, kept: Option<Box<Kept<Saved>>>) -> Self {
+        Self {
+            generation,
+            origin,
+            kept,
+            refused: None,
+            route: None,
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            origin: self.origin,
+            route: self.route.or_else(|| {
+                let kept = self.kept.as_ref()?;
+                Some(route_of(self.origin, kept.head.uri()))
+            }),
+        }
+    }
+
+    /// Whether it can be replayed. If so, it stays that way.
+    pub(crate) fn hold<B>(&self, replay: &impl Replay<B, Saved = Saved>) -> bool {
+        self.kept.as_ref().is_some_and(|kept| replay.hold(&kept.body))
+    }
+
+    /// This is the replay from now on. What it is made of, if anything was kept.
+    pub(crate) fn again(&mut self) -> Option<(request::Parts, Saved)> {
+        self.route = self.place().route;
+        let Kept { head, body } = *self.kept.take()?;
+        self.refused = self.generation.take();
+        Some((head.into_parts(), body))
+    }
+}
+
+impl<S, B, Saved, ResBody> Paused<S, B, Saved, ResBody> {
+    pub(crate) fn new(head: request::Parts, body: B) -> Box<Self> {
+        Box::new(Self {
+            service: None,
+            request: Some((head, Load::Body(body))),
+            refusal: None,
+        })
+    }
+
+    pub(crate) fn refused(response: Response<ResBody>) -> Box<Self> {
+        Box::new(Self {
+            service: None,
+            request: None,
+            refusal: Some(response),
+        })
+    }
+
+    /// `None`: there is no service.
+    pub(crate) fn poll_ready<R>(&mut self, cx: &mut Context<'_>) -> Option<Poll<Result<(), BoxError>>>
+    where
+        S: Service<R>,
+        S::Error: Into<BoxError>,
+    {
+        Some(self.service.as_mut()?.poll_ready(cx).map_err(Into::into))
+    }
+
+    /// Lets go of everything of the first attempt: what the service waits for may be the connection that
+    /// the refusal's unread body holds, or the upload. `false`: there is nothing to replay, and the refusal
+    /// is still there.
+    pub(crate) fn let_go<R: Replay<T, Body = B, Saved = Saved>, T>(&mut self, replay: &R) -> bool {
+        if let Some((head, load)) = self.request.take() {
+            let Some(body) = load.into_body(replay) else {
+                return false;
+            };
+            self.request = Some((head, Load::Body(body)));
+        }
+        self.refusal = None;
+        true
+    }
+}
+
+impl<B, Saved> Load<B, Saved> {
+    /// `None`: there is nothing to replay.
+    pub(crate) fn into_body<R: Replay<T, Body = B, Saved = Saved>, T>(self, replay: &R) -> Option<B> {
+        match self {
+            Self::Body(body) => Some(body),
+            Self::Saved(saved) => replay.replay(saved),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A refusal that stands in the body: [`BodyCode`].
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{StatusCode, response};
+use http_body::Body;
+
+use super::peeked::Begun;
+use super::pointer::Pointer;
+use super::{Classify, Peeked, Report, Unauthorized, Verdict, Via};
+use crate::challenge::Challenge;
+use crate::error::Error;
+
+/// A status and a code in the JSON body say it, as APIs have it that answer 403 for everything.
+///
+/// ```
+/// use http::StatusCode;
+/// use tower_token::BodyCode;
+///
+/// // Tencent SMH: {"code":"InvalidAccessToken","message":...}, invalid or expired.
+/// let refused = BodyCode::new(StatusCode::FORBIDDEN, "/code", ["InvalidAccessToken"])?;
+/// // An API with two dialects, the second with numbers and deeper down.
+/// let refused = refused.or(StatusCode::BAD_REQUEST, "/error/code", ["40101", "40102"])?;
+/// # let _ = refused; Ok::<(), tower_token::Error>(())
+/// ```
+///
+/// Responses with one of the statuses are candidates: the beginning of their body is read (16 KiB at
+/// most) and looked into. It may be longer than that, as long as the code stands before the cut. Whatever
+/// the verdict, the response handed on is the whole one, with its trailers and errors in their places.
+/// A candidate without a listed code is handed on; what is no candidate is not touched, and judged by
+/// [`Unauthorized`].
+///
+/// A body that is compressed tells nothing: put the decompression below the layer. The response body
+/// becomes a [`Peeked`]; where a type must stay what it was, use [`via`](Self::via).
+#[derive(Clone, Debug)]
+pub struct BodyCode {
+    rules: Arc<[Rule]>,
+    limit: usize,
+    patience: Duration,
+    otherwise: Unauthorized,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    status: StatusCode,
+    pointer: Pointer,
+    codes: Vec<String>,
+}
+
+const LIMIT: usize = 16 * 1024;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl BodyCode {
+    /// With this status, one of these codes at `pointer` (RFC 6901) is a refusal. Strings, numbers and
+    /// booleans are compared as text, in the same case.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`] for a pointer that is none, and for no codes at all.
+    pub fn new<T: Into<String>>(
+        status: StatusCode,
+        pointer: &str,
+        codes: impl IntoIterator<Item = T>,
+    ) -> Result<Self, Error> {
+        let none = Self {
+            rules: Arc::new([]),
+            limit: LIMIT,
+            patience: PATIENCE,
+            otherwise: Unauthorized::new(),
+        };
+        none.or(status, pointer, codes)
+    }
+
+    /// The same for another status, or another place or other codes of the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn or<T: Into<String>>(
+        mut self,
+        status: StatusCode,
+        pointer: &str,
+        codes: impl IntoIterator<Item = T>,
+    ) -> Result<Self, Error> {
+        let codes: Vec<String> = codes.into_iter().map(Into::into).collect();
+        if codes.is_empty() {
+            return Err(Error::config("codes", "name at least one code that is a refusal"));
+        }
+        let Some(pointer) = Pointer::parse(pointer) else {
+            let advice = "write a JSON pointer: `/code`, `/error/code`, or nothing for a body that is the code";
+            return Err(Error::config("pointer", advice));
+        };
+        let rule = Rule { status, pointer, codes };
+        self.rules = self.rules.iter().cloned().chain([rule]).collect();
+        Ok(self)
+    }
+
+    /// Reads so many bytes of a candidate at most. Default: 16 KiB.
+    #[must_use]
+    pub fn limit(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    /// How long a candidate's body is read at most; what was read by then is judged. Default: 5 s.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Judges what is no candidate. Default: [`Unauthorized::new`].
+    #[must_use]
+    pub fn otherwise(mut self, unauthorized: Unauthorized) -> Self {
+        self.otherwise = unauthorized;
+        self
+    }
+
+    /// Leaves the type of the response body as it is: `.via(axum::body::Body::new)`.
+    pub fn via<B: Body>(self, wrap: fn(Peeked<B>) -> B) -> Via<Self, B> {
+        Via::new(self, wrap)
+    }
+}
+
+impl<B: Body> Classify<B> for BodyCode {
+    type Body = Peeked<B>;
+    type Inspecting = InspectingBodyCode<B>;
+
+    fn head(&self, head: &response::Parts) -> Verdict {
+        if self.rules.iter().any(|rule| rule.status == head.status) {
+            Verdict::Inspect(self.limit)
+        } else {
+            Classify::<B>::head(&self.otherwise, head)
+        }
+    }
+
+    fn pass(&self, body: B) -> Peeked<B> {
+        Peeked::whole(body)
+    }
+
+    fn inspect(&self, head: &response::Parts, body: B, limit: usize, _: Report) -> Self::Inspecting {
+        InspectingBodyCode {
+            begun: Some(Begun::new(body, self.patience)),
+            status: head.status,
+            rules: self.rules.clone(),
+            limit,
+        }
+    }
+}
+
+/// Reads the beginning of a candidate's body.
+pub struct InspectingBodyCode<B: Body> {
+    begun: Option<Pin<Box<Begun<B>>>>,
+    status: StatusCode,
+    rules: Arc<[Rule]>,
+    limit: usize,
+}
+
+impl<B: Body> InspectingBodyCode<B> {
+    fn is_refusal(&self, json: &[u8], whole: bool) -> bool {
+        let rules = self.rules.iter().filter(|rule| rule.status == self.status);
+        rules
+            .filter_map(|rule| Some((rule, rule.pointer.find(json, whole)?)))
+            .any(|(rule, code)| rule.codes.contains(&code))
+    }
+}
+
+impl<B: Body> Future for InspectingBodyCode<B> {
+    type Output = (Verdict, Peeked<B>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let limit = self.limit;
+        let Some(begun) = &mut self.begun else {
+            // Polled after its end.
+            return Poll::Pending;
+        };
+        ready!(begun.as_mut().poll_read(limit, cx));
+        let Some(begun) = self.begun.take() else {
+            return Poll::Pending;
+        };
+        let (json, whole) = begun.prefix(limit);
+        let verdict = if self.is_refusal(&json, whole) {
+            Verdict::Refuse(Challenge::none())
+        } else {
+            Verdict::Accept
+        };
+        Poll::Ready((verdict, Peeked::begun(begun)))
+    }
+}
+
+impl<B: Body> fmt::Debug for InspectingBodyCode<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InspectingBodyCode").finish_non_exhaustive()
+    }
+}

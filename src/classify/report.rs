@@ -1,0 +1,58 @@
+//! What shows of a token after its response was handed on: [`Report`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::challenge::Challenge;
+use crate::event::{Event, HandedBack};
+use crate::token::Generation;
+use crate::tokens::{Engine, Place};
+
+/// Says late what came of the token that a request carried.
+///
+/// Given to [`Classify::inspect`](super::Classify::inspect), for a body that tells in its trailers, say.
+/// Dropping it says nothing.
+pub struct Report {
+    reporter: Arc<Reporter>,
+    generation: Generation,
+    place: Place,
+}
+
+/// The engine, behind a reference count that only the threads of one lane write to.
+pub(crate) struct Reporter {
+    pub(crate) engine: Arc<Engine>,
+}
+
+impl Report {
+    pub(crate) fn new(reporter: Arc<Reporter>, generation: Generation, place: Place) -> Self {
+        Self {
+            reporter,
+            generation,
+            place,
+        }
+    }
+
+    /// The token was good.
+    pub fn accepted(self) {
+        self.reporter.engine.accept(self.generation, || self.place);
+    }
+
+    /// The token was refused. The next request goes out with a newer one; this one is not sent again.
+    pub fn refused(self, challenge: Challenge) {
+        let engine = &self.reporter.engine;
+        // A flight that this begins belongs to nobody, so that its seat can be left at once.
+        let _ = engine.refuse(self.generation, self.place, challenge);
+        engine.tell(&Event::HandedBack {
+            generation: self.generation,
+            reason: HandedBack::TooLate,
+        });
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report")
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}

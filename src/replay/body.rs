@@ -1,0 +1,535 @@
+//! A body that is recorded as it passes, and its second life: [`ReplayBody`].
+//!
+//! The body lies in a [`Passage`] that the first attempt and whoever may replay it share. The first
+//! attempt takes it out to poll it, so that no lock is held over foreign code, and puts it back with
+//! the frame on the tape. So a replay can take it over at any time, also from an upload that nobody polls
+//! because its server stopped reading: the replay plays the tape, and then goes on with the rest.
+//!
+//! ```text
+//! Recording ─┬─ accepted, or beyond the limit ──────────► Released: the first attempt has the body to itself
+//!            └─ refused ─► Held ─┬─ no newer token ─────► Released
+//!                                └─ the replay is sent ─► TakenOver: the first attempt ends with an error
+//! ```
+
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::error::{BoxError, Error, Kind};
+use crate::tape::{Tape, in_bytes};
+
+/// The body of a request that may be replayed, or of its replay. Made by [`Buffered`](super::Buffered).
+///
+/// Its data are [`Bytes`], shared with the body's own where those are `Bytes`. It is `Send` if the body
+/// is, and `Sync` if the body is both.
+///
+/// # Errors
+///
+/// The body's own, boxed; and an [`Error`](crate::Error) for the first attempt once the replay has taken
+/// over what was left of the body: the upload of the first attempt has to end, but is not complete.
+pub struct ReplayBody<B> {
+    role: Role<B>,
+}
+
+enum Role<B> {
+    /// Recorded as it passes.
+    First {
+        passage: Arc<Mutex<Passage<B>>>,
+        limit: usize,
+    },
+    /// Nobody will replay it any more, or ever would.
+    Alone(Pin<Box<B>>),
+    /// The tape, then the rest.
+    Second(Box<Second<B>>),
+}
+
+struct Second<B> {
+    tape: Tape,
+    left: Left,
+    rest: Rest<B>,
+}
+
+/// How much is still to come, in bytes, as far as the body said before any of it passed.
+#[derive(Clone, Copy)]
+struct Left {
+    lower: u64,
+    upper: Option<u64>,
+}
+
+/// What a replay sends after the tape.
+enum Rest<B> {
+    /// The first attempt is polling the body at this moment.
+    Out(Arc<Mutex<Passage<B>>>),
+    Live {
+        next: Option<Polled>,
+        body: Whereabouts<B>,
+    },
+}
+
+type Polled = Result<Frame<Bytes>, BoxError>;
+
+/// What the first attempt and the replay share.
+struct Passage<B> {
+    phase: Phase,
+    body: Whereabouts<B>,
+    /// `None`: there can be no replay.
+    tape: Option<Tape>,
+    /// What the first attempt polled and may not send any more. Comes after the tape.
+    next: Option<Polled>,
+    /// The task of the first attempt, where it waits.
+    first: Option<Waker>,
+    /// The task of the replay, where it waits for the first attempt to put the body back.
+    second: Option<Waker>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    Recording,
+    Held,
+    TakenOver,
+    Released,
+}
+
+enum Whereabouts<B> {
+    Here(Pin<Box<B>>),
+    /// With the first attempt, which polls it.
+    Out,
+    /// It has ended.
+    Ended,
+    /// It panicked.
+    Lost,
+}
+
+/// What [`Buffered`](super::Buffered) keeps of a body. Dropping it ends the recording.
+pub struct Recording<B> {
+    kept: Option<Arc<Mutex<Passage<B>>>>,
+    left: Left,
+}
+
+// ===== impl Recording =====
+
+impl<B: Body> Recording<B> {
+    /// Of a body that is empty.
+    pub(super) fn of_nothing() -> Self {
+        Self {
+            kept: None,
+            left: Left::of(&SizeHint::with_exact(0)),
+        }
+    }
+
+    /// Whether there can be a replay. If so, the first attempt sends nothing more until it is decided.
+    pub(super) fn hold(&self) -> bool {
+        let Some(passage) = &self.kept else {
+            return true;
+        };
+        let mut passage = lock(passage);
+        if passage.tape.is_none() {
+            return false;
+        }
+        passage.settle();
+        passage.phase = Phase::Held;
+        true
+    }
+
+    /// The body of the replay, unless there can be none.
+    pub(super) fn into_replay(self) -> Option<ReplayBody<B>> {
+        let left = self.left;
+        let Some(shared) = &self.kept else {
+            let (next, body) = (None, Whereabouts::Ended);
+            return Some(ReplayBody::second(Tape::default(), left, Rest::Live { next, body }));
+        };
+        let (first, second) = {
+            let mut passage = lock(shared);
+            let tape = passage.tape.take()?;
+            passage.settle();
+            passage.phase = Phase::TakenOver;
+            let rest = passage.rest(shared);
+            (passage.first.take(), ReplayBody::second(tape, left, rest))
+        };
+        wake(first);
+        Some(second)
+    }
+}
+
+impl<B> Drop for Recording<B> {
+    fn drop(&mut self) {
+        let Some(passage) = &self.kept else {
+            return;
+        };
+        let (first, _tape) = {
+            let mut passage = lock(passage);
+            if passage.phase == Phase::TakenOver {
+                return;
+            }
+            (passage.first.take(), passage.release())
+        };
+        wake(first);
+    }
+}
+
+impl<B> fmt::Debug for Recording<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recording").finish_non_exhaustive()
+    }
+}
+
+// ===== impl Passage =====
+
+impl<B> Passage<B> {
+    /// What is left for the replay, unless the first attempt has it at this moment.
+    fn rest(&mut self, shared: &Arc<Mutex<Self>>) -> Rest<B> {
+        let body = match &self.body {
+            Whereabouts::Out => return Rest::Out(shared.clone()),
+            Whereabouts::Ended => Whereabouts::Ended,
+            Whereabouts::Lost => Whereabouts::Lost,
+            Whereabouts::Here(_) => mem::replace(&mut self.body, Whereabouts::Out),
+        };
+        Rest::Live {
+            next: self.next.take(),
+            body,
+        }
+    }
+
+    /// There will be no replay. The tape, to be dropped outside the lock.
+    fn release(&mut self) -> Option<Tape> {
+        self.phase = Phase::Released;
+        self.tape.take()
+    }
+
+    /// Whether the first attempt has sent all there is.
+    fn is_sent(&self) -> bool {
+        matches!(self.body, Whereabouts::Ended)
+    }
+
+    /// Has the first attempt woken when something becomes of it.
+    fn await_decision(&mut self, cx: &Context<'_>) {
+        match &mut self.first {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+}
+
+impl<B: Body> Passage<B> {
+    /// Notes that the body has ended, if it says so without being polled.
+    fn settle(&mut self) {
+        if let Whereabouts::Here(body) = &self.body
+            && self.next.is_none()
+            && body.is_end_stream()
+        {
+            self.body = Whereabouts::Ended;
+        }
+    }
+
+    /// What the first attempt gets of what it polled, and whom to wake.
+    fn decided(&mut self, polled: Poll<Option<Polled>>, cx: &Context<'_>) -> (Poll<Option<Polled>>, Option<Waker>) {
+        if self.phase == Phase::Recording {
+            if polled.is_pending() {
+                self.await_decision(cx);
+            }
+            return (polled, None);
+        }
+        if let Poll::Ready(Some(polled)) = polled {
+            self.next = Some(polled);
+        }
+        let second = self.second.take();
+        if self.is_sent() {
+            return (Poll::Ready(None), second);
+        }
+        if self.phase == Phase::TakenOver {
+            return (Poll::Ready(Some(Err(taken_over()))), second);
+        }
+        self.await_decision(cx);
+        (Poll::Pending, second)
+    }
+
+    /// Puts `polled` on the tape; what is then to be dropped outside the lock.
+    fn record(&mut self, polled: &Poll<Option<Polled>>, limit: usize) -> Option<Tape> {
+        let recorded = match polled {
+            Poll::Ready(Some(Ok(frame))) => self.tape.as_mut().is_some_and(|tape| tape.record(frame, limit)),
+            // A body that failed once is not to be trusted with a second attempt.
+            Poll::Ready(Some(Err(_))) => false,
+            Poll::Ready(None) | Poll::Pending => true,
+        };
+        if recorded { None } else { self.release() }
+    }
+}
+
+// ===== impl ReplayBody =====
+
+impl<B: Body> ReplayBody<B> {
+    pub(super) fn first(body: B, limit: usize) -> (Self, Recording<B>) {
+        let left = Left::of(&body.size_hint());
+        let passage = Arc::new(Mutex::new(Passage {
+            phase: Phase::Recording,
+            body: Whereabouts::Here(Box::pin(body)),
+            tape: Some(Tape::default()),
+            next: None,
+            first: None,
+            second: None,
+        }));
+        let recording = Recording {
+            kept: Some(passage.clone()),
+            left,
+        };
+        let role = Role::First { passage, limit };
+        (Self { role }, recording)
+    }
+
+    fn second(tape: Tape, left: Left, rest: Rest<B>) -> Self {
+        Self {
+            role: Role::Second(Box::new(Second { tape, left, rest })),
+        }
+    }
+
+    /// A body that is not recorded.
+    pub(super) fn alone(body: B) -> Self {
+        Self {
+            role: Role::Alone(Box::pin(body)),
+        }
+    }
+}
+
+impl<B> Body for ReplayBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Polled>> {
+        match &mut self.role {
+            Role::Alone(body) => poll_body(body, cx),
+            Role::First { .. } => self.poll_first(cx),
+            Role::Second(second) => second.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.role {
+            Role::Alone(body) => body.is_end_stream(),
+            Role::First { passage, .. } => {
+                let passage = lock(passage);
+                passage.next.is_none()
+                    && match &passage.body {
+                        Whereabouts::Here(body) => body.is_end_stream(),
+                        Whereabouts::Ended => true,
+                        Whereabouts::Out | Whereabouts::Lost => false,
+                    }
+            }
+            Role::Second(second) => second.tape.is_empty() && second.rest.is_end(),
+        }
+    }
+
+    /// What the body said of itself at first, less what has passed: the replay is framed like the first attempt.
+    fn size_hint(&self) -> SizeHint {
+        match &self.role {
+            Role::Alone(body) => body.size_hint(),
+            Role::First { passage, .. } => {
+                let passage = lock(passage);
+                match (&passage.body, &passage.next) {
+                    (Whereabouts::Here(body), None) => body.size_hint(),
+                    (Whereabouts::Ended, None) => SizeHint::with_exact(0),
+                    _ => SizeHint::default(),
+                }
+            }
+            Role::Second(second) => second.left.hint(),
+        }
+    }
+}
+
+impl<B> ReplayBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Option<Polled>> {
+        let Role::First { passage: shared, limit } = &self.role else {
+            return Poll::Ready(None);
+        };
+        let mut passage = lock(shared);
+        match passage.phase {
+            Phase::Held | Phase::TakenOver if passage.is_sent() => return Poll::Ready(None),
+            Phase::TakenOver => return Poll::Ready(Some(Err(taken_over()))),
+            Phase::Held => {
+                passage.await_decision(cx);
+                return Poll::Pending;
+            }
+            Phase::Recording | Phase::Released => {}
+        }
+        if let Some(next) = passage.next.take() {
+            return Poll::Ready(Some(next));
+        }
+        let mut body = match mem::replace(&mut passage.body, Whereabouts::Out) {
+            Whereabouts::Here(body) => body,
+            gone => {
+                passage.body = gone;
+                return Poll::Ready(None);
+            }
+        };
+        drop(passage);
+
+        let lost = Lost(shared);
+        let polled = poll_body(&mut body, cx);
+        mem::forget(lost);
+
+        let _tape;
+        let mut passage = lock(shared);
+        if passage.phase == Phase::Recording {
+            _tape = passage.record(&polled, *limit);
+        }
+        if passage.phase == Phase::Released {
+            drop(passage);
+            self.role = Role::Alone(body);
+            return polled;
+        }
+        passage.body = match polled {
+            Poll::Ready(None) => Whereabouts::Ended,
+            _ => Whereabouts::Here(body),
+        };
+        let (polled, second) = passage.decided(polled, cx);
+        drop(passage);
+        wake(second);
+        polled
+    }
+}
+
+impl<B> fmt::Debug for ReplayBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = match &self.role {
+            Role::First { .. } => "first",
+            Role::Alone(_) => "alone",
+            Role::Second(_) => "second",
+        };
+        f.debug_struct("ReplayBody")
+            .field("role", &role)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B> Second<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Polled>> {
+        let polled = match self.tape.play() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.rest.poll(cx),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.left.passed(frame);
+        }
+        polled
+    }
+}
+
+impl<B> Rest<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Polled>> {
+        if let Rest::Out(shared) = self {
+            let shared = shared.clone();
+            let mut passage = lock(&shared);
+            *self = passage.rest(&shared);
+            if let Rest::Out(_) = self {
+                passage.second = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        let Rest::Live { next, body } = self else {
+            return Poll::Pending;
+        };
+        if let Some(next) = next.take() {
+            return Poll::Ready(Some(next));
+        }
+        match body {
+            Whereabouts::Here(body) => poll_body(body, cx),
+            Whereabouts::Lost => {
+                *body = Whereabouts::Ended;
+                Poll::Ready(Some(Err(Error::new(Kind::BodyLost).into())))
+            }
+            Whereabouts::Ended | Whereabouts::Out => Poll::Ready(None),
+        }
+    }
+
+    fn is_end(&self) -> bool {
+        match self {
+            Rest::Out(_) | Rest::Live { next: Some(_), .. } => false,
+            Rest::Live { next: None, body } => match body {
+                Whereabouts::Here(body) => body.is_end_stream(),
+                Whereabouts::Ended => true,
+                Whereabouts::Out | Whereabouts::Lost => false,
+            },
+        }
+    }
+}
+
+/// Says that the body is lost, if polling it panics.
+struct Lost<'a, B>(&'a Mutex<Passage<B>>);
+
+impl<B> Drop for Lost<'_, B> {
+    fn drop(&mut self) {
+        let mut passage = lock(self.0);
+        passage.body = Whereabouts::Lost;
+        let (_tape, second) = (passage.tape.take(), passage.second.take());
+        drop(passage);
+        wake(second);
+    }
+}
+
+fn poll_body<B>(body: &mut Pin<Box<B>>, cx: &mut Context<'_>) -> Poll<Option<Polled>>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    let polled = std::task::ready!(body.as_mut().poll_frame(cx));
+    Poll::Ready(polled.map(|frame| frame.map(in_bytes).map_err(Into::into)))
+}
+
+impl Left {
+    fn of(hint: &SizeHint) -> Self {
+        Self {
+            lower: hint.lower(),
+            upper: hint.upper(),
+        }
+    }
+
+    fn passed(&mut self, frame: &Frame<Bytes>) {
+        let passed = frame.data_ref().map_or(0, |data| data.len() as u64);
+        self.lower = self.lower.saturating_sub(passed);
+        self.upper = self.upper.map(|upper| upper.saturating_sub(passed));
+    }
+
+    fn hint(self) -> SizeHint {
+        let mut hint = SizeHint::new();
+        if let Some(upper) = self.upper {
+            hint.set_upper(upper);
+        }
+        hint.set_lower(self.lower);
+        hint
+    }
+}
+
+fn taken_over() -> BoxError {
+    Error::new(Kind::TakenOver).into()
+}
+
+fn lock<B>(passage: &Mutex<Passage<B>>) -> MutexGuard<'_, Passage<B>> {
+    // What panics is the body's own code, which at most tells its size under the lock: all is whole.
+    passage.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
