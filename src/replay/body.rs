@@ -452,7 +452,13 @@ where
             return Poll::Ready(Some(next));
         }
         match body {
-            Whereabouts::Here(body) => poll_body(body, cx),
+            Whereabouts::Here(live) => {
+                let polled = poll_body(live, cx);
+                if let Poll::Ready(None) = polled {
+                    *body = Whereabouts::Ended;
+                }
+                polled
+            }
             Whereabouts::Lost => {
                 *body = Whereabouts::Ended;
                 Poll::Ready(Some(Err(Error::new(Kind::BodyLost).into())))

@@ -9,6 +9,8 @@ mod auto;
 mod body;
 mod buffered;
 mod head;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -204,7 +206,7 @@ impl<B, R: Replay<B>> Replay<B> for Methods<R> {
 }
 
 #[cfg(test)]
-mod tests {
+mod methods {
     use super::*;
 
     #[test]
