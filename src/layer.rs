@@ -116,7 +116,20 @@ impl<R, C, I: Inject> TokenLayer<R, C, I> {
     }
 }
 
-impl<S: Clone, R: Clone, C: Clone, I: Inject> Layer<S> for TokenLayer<R, C, I> {
+/// An inner service that a second attempt can be made with: any that is `Clone`.
+///
+/// A trait of its own only so that the compiler says what to do about one that is not.
+#[diagnostic::on_unimplemented(
+    message = "the inner service `{Self}` is not `Clone`, and a refused request goes to a second one",
+    label = "not `Clone`",
+    note = "put a buffer below: `ServiceBuilder::new().layer(token_layer).buffer(1024).service(..)`, or `tower::buffer::Buffer::new(service, 1024)`"
+)]
+pub trait Prototype: Clone {}
+
+#[diagnostic::do_not_recommend]
+impl<S: Clone> Prototype for S {}
+
+impl<S: Prototype, R: Clone, C: Clone, I: Inject> Layer<S> for TokenLayer<R, C, I> {
     type Service = TokenService<S, R, C, I>;
 
     fn layer(&self, inner: S) -> Self::Service {

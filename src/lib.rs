@@ -40,7 +40,7 @@ pub use event::Traced;
 pub use event::{Event, HandedBack, Observe, WithoutToken};
 pub use future::ResponseFuture;
 pub use inject::{Authorization, Cookie, Header, Inject, InjectFn, Query, ReadyHeader, ReadyQuery, inject_fn};
-pub use layer::TokenLayer;
+pub use layer::{Prototype, TokenLayer};
 pub use lifetime::{Freshness, RefreshPolicy};
 pub use origin::{NoToken, Origins};
 #[cfg(feature = "client")]
