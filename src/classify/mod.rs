@@ -6,6 +6,7 @@ mod peeked;
 mod pointer;
 mod report;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::{Future, Ready, ready};
 use std::sync::Arc;
@@ -75,7 +76,8 @@ pub enum Verdict {
 /// Of several Bearer challenges the first with an error decides. 403 and everything else is handed on.
 #[derive(Clone, Debug)]
 pub struct Unauthorized {
-    scheme: Arc<str>,
+    // A clone of what most have writes to no count that cores share.
+    scheme: Cow<'static, str>,
     bare: bool,
 }
 
@@ -97,7 +99,7 @@ impl Unauthorized {
     /// Looks at challenges of this scheme instead, in any case. Default: `Bearer`.
     #[must_use]
     pub fn scheme(mut self, scheme: &str) -> Self {
-        self.scheme = scheme.into();
+        self.scheme = scheme.to_owned().into();
         self
     }
 
