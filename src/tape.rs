@@ -44,6 +44,7 @@ impl Tape {
 
     /// Adds a frame if there are then no more than `limit` bytes of data, and no more of trailers than is
     /// kept. `false`: it is not on the tape.
+    #[inline]
     pub(crate) fn record(&mut self, frame: &Frame<Bytes>, limit: usize) -> bool {
         if let Some(data) = frame.data_ref() {
             let fits = data.len() <= limit.saturating_sub(self.len);
@@ -52,6 +53,11 @@ impl Tape {
             }
             return fits;
         }
+        self.record_trailers(frame)
+    }
+
+    #[cold]
+    fn record_trailers(&mut self, frame: &Frame<Bytes>) -> bool {
         // A kind of frame that is neither could not be played.
         let Some(trailers) = frame.trailers_ref() else {
             return false;
@@ -67,6 +73,7 @@ impl Tape {
     }
 
     /// Adds data, however much it is.
+    #[inline]
     pub(crate) fn push(&mut self, data: &Bytes) {
         self.len += data.len();
         match data.len() {
@@ -116,6 +123,7 @@ impl Tape {
         prefix
     }
 
+    #[inline]
     fn flush(&mut self) {
         if !self.small.is_empty() {
             self.frames.push_back(std::mem::take(&mut self.small).freeze());

@@ -226,14 +226,29 @@ impl<B: Body> Passage<B> {
         }
     }
 
-    /// What the first attempt gets of what it polled, and whom to wake.
-    fn decided(&mut self, polled: Poll<Option<Polled>>, cx: &Context<'_>) -> (Poll<Option<Polled>>, Option<Waker>) {
-        if self.phase == Phase::Recording {
-            if polled.is_pending() {
-                self.await_decision(cx);
-            }
-            return (polled, None);
+    #[inline]
+    fn put_back(&mut self, body: Pin<Box<B>>, polled: &Poll<Option<Polled>>) {
+        self.body = match polled {
+            Poll::Ready(None) => Whereabouts::Ended,
+            _ => Whereabouts::Here(body),
+        };
+    }
+
+    /// Puts `polled` on the tape. `false`: it cannot be replayed.
+    #[inline]
+    fn record(&mut self, polled: &Poll<Option<Polled>>, limit: usize) -> bool {
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => self.tape.as_mut().is_some_and(|tape| tape.record(frame, limit)),
+            // A body that failed once is not to be trusted with a second attempt.
+            Poll::Ready(Some(Err(_))) => false,
+            Poll::Ready(None) | Poll::Pending => true,
         }
+    }
+
+    /// The request was refused while this was polled, so it is for whoever goes on. What the first attempt
+    /// gets instead, and whom to wake.
+    #[cold]
+    fn set_aside(&mut self, polled: Poll<Option<Polled>>, cx: &Context<'_>) -> (Poll<Option<Polled>>, Option<Waker>) {
         if let Poll::Ready(Some(polled)) = polled {
             self.next = Some(polled);
         }
@@ -246,17 +261,6 @@ impl<B: Body> Passage<B> {
         }
         self.await_decision(cx);
         (Poll::Pending, second)
-    }
-
-    /// Puts `polled` on the tape; what is then to be dropped outside the lock.
-    fn record(&mut self, polled: &Poll<Option<Polled>>, limit: usize) -> Option<Tape> {
-        let recorded = match polled {
-            Poll::Ready(Some(Ok(frame))) => self.tape.as_mut().is_some_and(|tape| tape.record(frame, limit)),
-            // A body that failed once is not to be trusted with a second attempt.
-            Poll::Ready(Some(Err(_))) => false,
-            Poll::Ready(None) | Poll::Pending => true,
-        };
-        if recorded { None } else { self.release() }
     }
 }
 
@@ -379,21 +383,27 @@ where
         let polled = poll_body(&mut body, cx);
         mem::forget(lost);
 
-        let _tape;
+        // Dropped after the lock.
+        let mut _tape = None;
         let mut passage = lock(shared);
         if passage.phase == Phase::Recording {
-            _tape = passage.record(&polled, *limit);
+            if passage.record(&polled, *limit) {
+                // This is where almost every poll ends.
+                passage.put_back(body, &polled);
+                if polled.is_pending() {
+                    passage.await_decision(cx);
+                }
+                return polled;
+            }
+            _tape = passage.release();
         }
         if passage.phase == Phase::Released {
             drop(passage);
             self.role = Role::Alone(body);
             return polled;
         }
-        passage.body = match polled {
-            Poll::Ready(None) => Whereabouts::Ended,
-            _ => Whereabouts::Here(body),
-        };
-        let (polled, second) = passage.decided(polled, cx);
+        passage.put_back(body, &polled);
+        let (polled, second) = passage.set_aside(polled, cx);
         drop(passage);
         wake(second);
         polled
