@@ -16,7 +16,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep, sleep};
-use tower::{BoxError, Layer, Service, ServiceExt};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Layer, ServiceExt};
 use tower_token::{CloneBody, Grpc, Peeked, Token, TokenLayer, Tokens, provider_fn};
 
 const MOMENT: Duration = Duration::from_millis(1);
@@ -68,15 +69,17 @@ fn said(status: &'static str) -> HeaderMap {
     )])
 }
 
+type Client = BoxCloneSyncService<Request<String>, Response<Peeked<Answer>>, BoxError>;
+
 /// A server, the number of requests that reached it, and the number of fetches.
-struct Scene<S> {
-    client: S,
+struct Scene {
+    client: Client,
     deliveries: Arc<AtomicUsize>,
     fetches: Arc<AtomicUsize>,
     tokens: Tokens,
 }
 
-impl<S> Scene<S> {
+impl Scene {
     fn counts(&self) -> (usize, usize) {
         let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
         (count(&self.deliveries), count(&self.fetches))
@@ -84,16 +87,7 @@ impl<S> Scene<S> {
 }
 
 /// A server that answers the n-th request, counted from 1, by script; the first step may be its head's status.
-fn scene(
-    rule: impl Fn(usize) -> (Option<&'static str>, Vec<Then>) + Clone + Send + Sync + 'static,
-) -> Scene<
-    impl Service<
-        Request<String>,
-        Response = Response<Peeked<Answer>>,
-        Error = BoxError,
-        Future = impl Future<Output = Result<Response<Peeked<Answer>>, BoxError>>,
-    > + Clone,
-> {
+fn scene(rule: impl Fn(usize) -> (Option<&'static str>, Vec<Then>) + Clone + Send + Sync + 'static) -> Scene {
     let fetches = Arc::new(AtomicUsize::new(0));
     let counter = fetches.clone();
     let tokens = Tokens::new(provider_fn(move |_| {
@@ -115,7 +109,7 @@ fn scene(
         async { Ok::<_, BoxError>(response) }
     });
     Scene {
-        client: TokenLayer::grpc(&tokens).replay(CloneBody).layer(server),
+        client: Client::new(TokenLayer::grpc(&tokens).replay(CloneBody).layer(server)),
         deliveries,
         fetches,
         tokens,
