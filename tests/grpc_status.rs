@@ -231,6 +231,20 @@ async fn a_server_that_refuses_everything_late_costs_a_fetch_a_minute() {
     assert!(fetches <= 15, "{fetches} fetches in ten minutes");
 }
 
+/// None of these calls ends with status 0.
+#[tokio::test(start_paused = true)]
+async fn a_message_is_an_acceptance_so_that_every_stream_that_dies_renews() {
+    let scene = scene(|nth| match nth {
+        1..=4 => (None, vec![Then::Message("some"), Then::Trailers("16")]),
+        _ => good(),
+    });
+    for streams in 1..=5 {
+        read(scene.client.clone().oneshot(call()).await.unwrap()).await;
+        assert_eq!(scene.counts(), (streams, streams));
+        sleep(SECOND).await;
+    }
+}
+
 /// A status of 0 is what proves a token good, not the HTTP status 200 that every gRPC response has.
 #[tokio::test(start_paused = true)]
 async fn an_error_of_the_method_is_no_acceptance() {

@@ -172,6 +172,10 @@ impl<B: Body> Begun<B> {
         (self.read.prefix(limit), whole)
     }
 
+    pub(super) fn has_data(&self) -> bool {
+        self.read.has_data()
+    }
+
     /// Trailers that came before any data.
     pub(super) fn only_trailers(&self) -> Option<&HeaderMap> {
         self.read.trailers().filter(|_| !self.read.has_data())

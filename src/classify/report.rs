@@ -40,8 +40,14 @@ impl Report {
     /// The token was refused. The next request goes out with a newer one; this one is not sent again.
     pub fn refused(self, challenge: Challenge) {
         let engine = &self.reporter.engine;
+        // Counted against the origin, as of every request that is not sent again: the head, or a message, was
+        // taken for an acceptance, and a server that always says so would start a storm.
+        let place = Place {
+            route: None,
+            ..self.place
+        };
         // A flight that this begins belongs to nobody, so that its seat can be left at once.
-        let _ = engine.refuse(self.generation, self.place, challenge);
+        let _ = engine.refuse(self.generation, place, challenge);
         engine.tell(&Event::HandedBack {
             generation: self.generation,
             reason: HandedBack::TooLate,
