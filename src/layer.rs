@@ -118,7 +118,14 @@ impl<R, C, I: Inject> TokenLayer<R, C, I> {
 
 /// An inner service that a second attempt can be made with: any that is `Clone`.
 ///
-/// A trait of its own only so that the compiler says what to do about one that is not.
+/// A trait of its own only so that the compiler says what to do about one that is not:
+///
+/// ```compile_fail,E0277
+/// struct Connection; // not `Clone`
+/// # fn layer(layer: tower_token::TokenLayer) {
+/// tower::Layer::layer(&layer, Connection); // put a buffer below ...
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "the inner service `{Self}` is not `Clone`, and a refused request goes to a second one",
     label = "not `Clone`",

@@ -77,6 +77,7 @@ pub trait Replay<B> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneBody;
 
+#[diagnostic::do_not_recommend]
 impl<B: Clone> Replay<B> for CloneBody {
     type Body = B;
     type Saved = B;
