@@ -9,6 +9,8 @@
 #[path = "oidc/issuer.rs"]
 #[cfg_attr(not(all(feature = "oauth2", feature = "client")), allow(dead_code))]
 mod issuer;
+#[path = "support/left_out.rs"]
+mod left_out;
 
 #[path = "oidc/contrast.rs"]
 mod contrast;
@@ -19,5 +21,5 @@ mod layer;
 #[cfg(not(all(feature = "oauth2", feature = "client")))]
 #[test]
 fn every_test_of_the_layer() {
-    issuer::left_out("the features `oauth2` and `client` are off");
+    left_out::left_out("the features `oauth2` and `client` are off");
 }

@@ -1,6 +1,6 @@
 //! The server's side: starts it, steers it, and asks it what it counted.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+
+use crate::left_out::left_out;
 
 /// A test that waits longer for something has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -222,14 +224,6 @@ impl Drop for Oidc {
 /// A client with a pool of its own.
 pub(crate) fn http() -> Http {
     Client::builder(TokioExecutor::new()).build_http()
-}
-
-/// Says that the calling test was left out, and why.
-pub(crate) fn left_out(why: &str) {
-    let test = std::thread::current();
-    let name = test.name().unwrap_or("a test");
-    // Not `eprintln!`: of a test that passes the runner would keep that to itself.
-    let _ = writeln!(std::io::stderr(), "left out: {name}: {why}");
 }
 
 fn number(object: &Value, name: &str) -> u64 {
