@@ -31,7 +31,7 @@ use crate::inject::Inject;
 use crate::presentation::Boarding;
 use crate::replay::Replay;
 use crate::service::{Core, Lane};
-use crate::tokens::{Landed, Landing, Refusal};
+use crate::tokens::{Landed, Landing, Place, Refusal};
 
 pin_project! {
     /// The response, however many attempts it takes. Named, not boxed; drop it to cancel the request.
@@ -131,7 +131,13 @@ where
             };
             let step = match this.state.as_mut().project() {
                 StateProj::Sending { future } => {
-                    let (head, body) = ready!(future.poll(cx)).map_err(Into::into)?.into_parts();
+                    let (head, body) = match ready!(future.poll(cx)) {
+                        Ok(response) => response.into_parts(),
+                        Err(error) => {
+                            *this.attempt = None;
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    };
                     match way.verdict(&head) {
                         // In one go, because this is where almost every call ends.
                         Verdict::Accept => {
@@ -325,12 +331,13 @@ where
             engine.refuse_again(generation, place);
             return hand_back(HandedBack::RefusedAgain, response);
         }
-        match engine.refuse(generation, place, challenge) {
+        // What cannot be sent again is never refused a second time, so it counts against the origin at once.
+        let kept = attempt.hold(&self.core().replay);
+        let route = place.route.filter(|_| kept);
+        match engine.refuse(generation, Place { route, ..place }, challenge) {
             Refusal::HandBack(reason) => hand_back(reason, response),
             // The next request finds a new token; this one cannot be sent again.
-            Refusal::Replay | Refusal::Wait(_) if !attempt.hold(&self.core().replay) => {
-                hand_back(HandedBack::NotKept, response)
-            }
+            Refusal::Replay | Refusal::Wait(_) if !kept => hand_back(HandedBack::NotKept, response),
             Refusal::Replay => self.again(Paused::refused(response)),
             Refusal::Wait(landing) => Step::Next(State::Renewing {
                 paused: Some(Paused::refused(response)),

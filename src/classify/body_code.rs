@@ -186,8 +186,10 @@ impl<B: Body> Future for InspectingBodyCode<B> {
         let (json, whole) = begun.prefix(limit);
         let verdict = if self.is_refusal(&json, whole) {
             Verdict::Refuse(Challenge::none())
-        } else {
+        } else if whole {
             Verdict::Accept
+        } else {
+            Verdict::Undecided
         };
         Poll::Ready((verdict, Peeked::begun(begun)))
     }

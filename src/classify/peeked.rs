@@ -79,7 +79,8 @@ impl<B: Body> Peeked<B> {
         }
     }
 
-    pub(super) fn begun(begun: Pin<Box<Begun<B>>>) -> Self {
+    pub(super) fn begun(mut begun: Pin<Box<Begun<B>>>) -> Self {
+        begun.as_mut().finish();
         Self {
             state: State::Begun { begun },
         }
@@ -164,6 +165,11 @@ impl<B: Body> Begun<B> {
                 None => this.rest.set(Rest::Ended),
             }
         }
+    }
+
+    /// The inspection is over, and so is its timer.
+    pub(super) fn finish(self: Pin<&mut Self>) {
+        *self.project().patience = Patience::Over;
     }
 
     /// A copy of the first bytes, and whether they are all there is.

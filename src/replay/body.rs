@@ -127,11 +127,13 @@ impl<B: Body> Recording<B> {
         let Some(passage) = &self.kept else {
             return true;
         };
+        // Dropped after the lock.
+        let _ended;
         let mut passage = lock(passage);
         if passage.tape.is_none() {
             return false;
         }
-        passage.settle();
+        _ended = passage.settle();
         passage.phase = Phase::Held;
         true
     }
@@ -143,10 +145,15 @@ impl<B: Body> Recording<B> {
             let (next, body) = (None, Whereabouts::Ended);
             return Some(ReplayBody::second(Tape::default(), left, Rest::Live { next, body }));
         };
+        // Dropped after the lock.
+        let _ended;
         let (first, second) = {
             let mut passage = lock(shared);
+            if let Some(Err(_)) = passage.next {
+                return None;
+            }
             let tape = passage.tape.take()?;
-            passage.settle();
+            _ended = passage.settle();
             passage.phase = Phase::TakenOver;
             let rest = passage.rest(shared);
             (passage.first.take(), ReplayBody::second(tape, left, rest))
@@ -217,21 +224,24 @@ impl<B> Passage<B> {
 
 impl<B: Body> Passage<B> {
     /// Notes that the body has ended, if it says so without being polled.
-    fn settle(&mut self) {
-        if let Whereabouts::Here(body) = &self.body
-            && self.next.is_none()
-            && body.is_end_stream()
-        {
-            self.body = Whereabouts::Ended;
+    fn settle(&mut self) -> Option<Whereabouts<B>> {
+        match &self.body {
+            Whereabouts::Here(body) if self.next.is_none() && body.is_end_stream() => {
+                Some(mem::replace(&mut self.body, Whereabouts::Ended))
+            }
+            _ => None,
         }
     }
 
+    /// What has ended, to be dropped outside the lock.
     #[inline]
-    fn put_back(&mut self, body: Pin<Box<B>>, polled: &Poll<Option<Polled>>) {
-        self.body = match polled {
-            Poll::Ready(None) => Whereabouts::Ended,
-            _ => Whereabouts::Here(body),
-        };
+    fn put_back(&mut self, body: Pin<Box<B>>, polled: &Poll<Option<Polled>>) -> Option<Pin<Box<B>>> {
+        if let Poll::Ready(None) = polled {
+            self.body = Whereabouts::Ended;
+            return Some(body);
+        }
+        self.body = Whereabouts::Here(body);
+        None
     }
 
     /// Puts `polled` on the tape. `false`: it cannot be replayed.
@@ -372,6 +382,10 @@ where
         }
         let mut body = match mem::replace(&mut passage.body, Whereabouts::Out) {
             Whereabouts::Here(body) => body,
+            Whereabouts::Lost => {
+                passage.body = Whereabouts::Ended;
+                return Poll::Ready(Some(Err(Error::new(Kind::BodyLost).into())));
+            }
             gone => {
                 passage.body = gone;
                 return Poll::Ready(None);
@@ -384,12 +398,12 @@ where
         mem::forget(lost);
 
         // Dropped after the lock.
-        let mut _tape = None;
+        let (mut _tape, mut _ended) = (None, None);
         let mut passage = lock(shared);
         if passage.phase == Phase::Recording {
             if passage.record(&polled, *limit) {
                 // This is where almost every poll ends.
-                passage.put_back(body, &polled);
+                _ended = passage.put_back(body, &polled);
                 if polled.is_pending() {
                     passage.await_decision(cx);
                 }
@@ -397,12 +411,15 @@ where
             }
             _tape = passage.release();
         }
-        if passage.phase == Phase::Released {
+        if passage.phase == Phase::Released && !matches!(polled, Poll::Ready(None)) {
             drop(passage);
             self.role = Role::Alone(body);
             return polled;
         }
-        passage.put_back(body, &polled);
+        _ended = passage.put_back(body, &polled);
+        if passage.phase == Phase::Released {
+            return polled;
+        }
         let (polled, second) = passage.set_aside(polled, cx);
         drop(passage);
         wake(second);

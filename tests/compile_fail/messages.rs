@@ -1,7 +1,7 @@
 //! What the compiler says to somebody whose types do not fit: the advice of this crate, word by word.
 //!
 //! The layout of the messages changes with the compiler, so they are compared on the version that they
-//! were recorded with: `TRYBUILD=overwrite cargo test --test compile_fail`. On every version the
+//! were recorded with: `TRYBUILD=overwrite cargo test -p tower-token-compile-fail`. On every version the
 //! documentation of `Replay` and `Prototype` holds that the same does not compile.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -19,7 +19,7 @@ fn what_does_not_fit_is_answered_with_what_to_write() {
         println!("left out: the messages of rustc {version} (recorded with {RECORDED}x)");
         return;
     }
-    trybuild::TestCases::new().compile_fail("tests/compile_fail/*.rs");
+    trybuild::TestCases::new().compile_fail("cases/*.rs");
 }
 
 /// So that a new recording cannot lose the advice.
@@ -27,7 +27,7 @@ fn what_does_not_fit_is_answered_with_what_to_write() {
 fn the_recorded_messages_hold_the_advice() {
     for (recorded, advice) in [
         (
-            include_str!("compile_fail/auto_with_a_foreign_body.stderr"),
+            include_str!("cases/auto_with_a_foreign_body.stderr"),
             &[
                 "`.replay_via(Upload::new)`",
                 "`.replay(TryClone(Upload::try_clone))`",
@@ -37,15 +37,15 @@ fn the_recorded_messages_hold_the_advice() {
             ][..],
         ),
         (
-            include_str!("compile_fail/clone_body_without_clone.stderr"),
+            include_str!("cases/clone_body_without_clone.stderr"),
             &["`.replay_via(Upload::new)`"],
         ),
         (
-            include_str!("compile_fail/buffered_of_another_body.stderr"),
+            include_str!("cases/buffered_of_another_body.stderr"),
             &["`.replay_via(Upload::new)`"],
         ),
         (
-            include_str!("compile_fail/inner_service_without_clone.stderr"),
+            include_str!("cases/inner_service_without_clone.stderr"),
             &["put a buffer below", "`tower::buffer::Buffer::new(service, 1024)`"],
         ),
     ] {
