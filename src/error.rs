@@ -67,6 +67,12 @@ impl Error {
         matches!(*self.kind, Kind::Recursion)
     }
 
+    /// The upload of a first attempt was broken off because its replay sends the rest: what a layer below
+    /// sees of a [takeover](crate::Buffered), and no failure.
+    pub fn is_taken_over(&self) -> bool {
+        matches!(*self.kind, Kind::TakenOver)
+    }
+
     /// [`Tokens::sign_out`](crate::Tokens::sign_out) was called, and nothing was installed since.
     pub fn is_signed_out(&self) -> bool {
         matches!(*self.kind, Kind::SignedOut)

@@ -108,7 +108,7 @@ pub enum HandedBack {
     NotRenewed,
     /// The breaker is open.
     Breaker,
-    /// It came when the caller had the response already: in trailers after a message.
+    /// It came when the caller had the response already, in its trailers.
     TooLate,
     /// Another token of the same grant would be refused as well: the server asks for a person.
     StepUp,

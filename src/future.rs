@@ -257,7 +257,6 @@ where
     }
 
     /// An answer to look into, or a refusal.
-    #[cold]
     fn answered(self, verdict: Verdict, head: response::Parts, body: ResBody) -> StepOf<S, R, C, B, ResBody> {
         let classify = &self.lane.core.classify;
         match (verdict, self.report()) {

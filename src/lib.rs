@@ -31,7 +31,8 @@ mod tokens;
 
 pub use challenge::Challenge;
 pub use classify::{
-    BodyCode, Classify, ClassifyFn, Grpc, Peeked, Report, StatusIn, Unauthorized, Verdict, Via, classify_fn,
+    BodyCode, Classify, ClassifyFn, Grpc, Inspecting, InspectingVia, Peeked, Report, StatusIn, Unauthorized, Verdict,
+    Via, classify_fn,
 };
 pub use clock::Clock;
 pub use error::{BoxError, Class, Error, Faults, FetchError};

@@ -59,7 +59,7 @@ impl<S: Clone, R, C, I: Inject> TokenService<S, R, C, I> {
         let lane = || Lane {
             core: core.clone(),
             reporter: Arc::new(Reporter {
-                engine: core.engine().clone(),
+                engine: Arc::downgrade(core.engine()),
             }),
         };
         Self {

@@ -11,7 +11,7 @@ use http_body::Frame;
 /// Frames of a few bytes are put together, which costs a copy of those bytes: a handle on each would
 /// take more memory than what it holds. So borders between frames may move; bytes never do. A handle
 /// keeps alive all of the buffer that its bytes are a part of.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Tape {
     frames: VecDeque<Bytes>,
     /// The last frames, where they were small.

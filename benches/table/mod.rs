@@ -65,7 +65,10 @@ fn side_by_side(calls: u64, beside: &str, mut cases: Vec<(&'static str, Case)>) 
     };
     println!(
         "\n{:<32}{:>10}{:>10}{beside:>18}{:>10}",
-        "median of 301 rounds", "ns", "net ns", "first"
+        format!("median of {ROUNDS} rounds"),
+        "ns",
+        "net ns",
+        "first"
     );
     let first = median(nanos[0].clone());
     for (place, (name, _)) in cases.iter().enumerate() {

@@ -1,18 +1,13 @@
 //! A refusal that stands in the body: [`BodyCode`].
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{StatusCode, response};
 use http_body::Body;
 
-use super::peeked::Begun;
 use super::pointer::Pointer;
-use super::{Classify, Peeked, Report, Unauthorized, Verdict, Via};
+use super::{Classify, Inspecting, Peeked, Report, Unauthorized, Verdict, Via};
 use crate::challenge::Challenge;
 use crate::error::Error;
 
@@ -32,8 +27,9 @@ use crate::error::Error;
 /// Responses with one of the statuses are candidates: the beginning of their body is read (16 KiB at
 /// most) and looked into. It may be longer than that, as long as the code stands before the cut. Whatever
 /// the verdict, the response handed on is the whole one, with its trailers and errors in their places.
-/// A candidate without a listed code is handed on; what is no candidate is not touched, and judged by
-/// [`Unauthorized`].
+/// A candidate without a listed code is handed on, unless it is a 401 with a challenge that says otherwise;
+/// what is no candidate is not touched, and judged by [`Unauthorized`]. A candidate that could not be read
+/// to its end does not count as an acceptance.
 ///
 /// A body that is compressed tells nothing: put the decompression below the layer. The response body
 /// becomes a [`Peeked`]; where a type must stay what it was, use [`via`](Self::via).
@@ -56,7 +52,7 @@ const LIMIT: usize = 16 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl BodyCode {
-    /// With this status, one of these codes at `pointer` (RFC 6901) is a refusal. Strings, numbers and
+    /// With this status, one of these codes at `pointer` (RFC 6901) is a refusal. Strings, integers and
     /// booleans are compared as text, in the same case.
     ///
     /// # Errors
@@ -122,6 +118,7 @@ impl BodyCode {
     }
 
     /// Leaves the type of the response body as it is: `.via(axum::body::Body::new)`.
+    #[must_use]
     pub fn via<B: Body>(self, wrap: fn(Peeked<B>) -> B) -> Via<Self, B> {
         Via::new(self, wrap)
     }
@@ -129,7 +126,7 @@ impl BodyCode {
 
 impl<B: Body> Classify<B> for BodyCode {
     type Body = Peeked<B>;
-    type Inspecting = InspectingBodyCode<B>;
+    type Inspecting = Inspecting<B>;
 
     fn head(&self, head: &response::Parts) -> Verdict {
         if self.rules.iter().any(|rule| rule.status == head.status) {
@@ -144,59 +141,27 @@ impl<B: Body> Classify<B> for BodyCode {
     }
 
     fn inspect(&self, head: &response::Parts, body: B, limit: usize, _: Report) -> Self::Inspecting {
-        InspectingBodyCode {
-            begun: Some(Begun::new(body, self.patience)),
-            status: head.status,
-            rules: self.rules.clone(),
-            limit,
-        }
+        let (rules, status) = (self.rules.clone(), head.status);
+        // A challenge says it as well as a code. A 401 without one is what the codes are for.
+        let by_head = Classify::<B>::head(&self.otherwise.clone().bare(false), head);
+        Peeked::read(body, limit, self.patience, move |json, whole| {
+            let mut rules = rules.iter().filter(|rule| rule.status == status);
+            if rules.any(|rule| rule.is_refusal(json, whole)) {
+                return Verdict::Refuse(Challenge::none());
+            }
+            match by_head {
+                // What was not seen whole proves nothing.
+                Verdict::Accept if !whole => Verdict::Undecided,
+                by_head => by_head,
+            }
+        })
     }
 }
 
-/// Reads the beginning of a candidate's body.
-pub struct InspectingBodyCode<B: Body> {
-    begun: Option<Pin<Box<Begun<B>>>>,
-    status: StatusCode,
-    rules: Arc<[Rule]>,
-    limit: usize,
-}
-
-impl<B: Body> InspectingBodyCode<B> {
+impl Rule {
     fn is_refusal(&self, json: &[u8], whole: bool) -> bool {
-        let rules = self.rules.iter().filter(|rule| rule.status == self.status);
-        rules
-            .filter_map(|rule| Some((rule, rule.pointer.find(json, whole)?)))
-            .any(|(rule, code)| rule.codes.contains(&code))
-    }
-}
-
-impl<B: Body> Future for InspectingBodyCode<B> {
-    type Output = (Verdict, Peeked<B>);
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let limit = self.limit;
-        let Some(begun) = &mut self.begun else {
-            // Polled after its end.
-            return Poll::Pending;
-        };
-        ready!(begun.as_mut().poll_read(limit, cx));
-        let Some(begun) = self.begun.take() else {
-            return Poll::Pending;
-        };
-        let (json, whole) = begun.prefix(limit);
-        let verdict = if self.is_refusal(&json, whole) {
-            Verdict::Refuse(Challenge::none())
-        } else if whole {
-            Verdict::Accept
-        } else {
-            Verdict::Undecided
-        };
-        Poll::Ready((verdict, Peeked::begun(begun)))
-    }
-}
-
-impl<B: Body> fmt::Debug for InspectingBodyCode<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InspectingBodyCode").finish_non_exhaustive()
+        self.pointer
+            .find(json, whole)
+            .is_some_and(|code| self.codes.contains(&code))
     }
 }

@@ -1,16 +1,13 @@
 //! gRPC tells in the trailers: [`Grpc`].
 
-use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, response};
 use http_body::Body;
 
 use super::peeked::Begun;
-use super::{Classify, Peeked, Report, Unauthorized, Verdict, Via};
+use super::{Classify, Inspecting, Peeked, Report, Unauthorized, Verdict, Via};
 
 /// UNAUTHENTICATED (16), wherever a gRPC server says it.
 ///
@@ -66,7 +63,15 @@ impl Grpc {
         self
     }
 
+    /// Reads a `www-authenticate` beside the status, and an HTTP 401 without one. Default: [`Unauthorized::new`].
+    #[must_use]
+    pub fn otherwise(mut self, unauthorized: Unauthorized) -> Self {
+        self.unauthorized = unauthorized;
+        self
+    }
+
     /// Leaves the type of the response body as it is: `Grpc::new().via(tonic::body::Body::new)`.
+    #[must_use]
     pub fn via<B: Body>(self, wrap: fn(Peeked<B>) -> B) -> Via<Self, B> {
         Via::new(self, wrap)
     }
@@ -83,6 +88,32 @@ impl Grpc {
             _ => Some(Verdict::Undecided),
         }
     }
+
+    /// The first byte is there, or trailers are, or neither after the patience.
+    fn judge<B: Body>(self, begun: Pin<&mut Begun<B>>, report: Report) -> Verdict {
+        if let Some(trailers) = begun.only_trailers() {
+            return self.status(trailers).unwrap_or(Verdict::Undecided);
+        }
+        let mut proven = begun.has_data();
+        let verdict = match proven {
+            true => Verdict::Accept,
+            false => Verdict::Undecided,
+        };
+        begun.on_frame(Box::new(move |frame| match frame.trailers_ref() {
+            None => {
+                if !proven && frame.data_ref().is_some_and(|data| !data.is_empty()) {
+                    proven = true;
+                    report.accepted();
+                }
+            }
+            Some(trailers) => match self.status(trailers) {
+                Some(Verdict::Accept) => report.accepted(),
+                Some(Verdict::Refuse(challenge)) => report.refused(challenge),
+                _ => {}
+            },
+        }));
+        verdict
+    }
 }
 
 impl Default for Grpc {
@@ -93,7 +124,7 @@ impl Default for Grpc {
 
 impl<B: Body> Classify<B> for Grpc {
     type Body = Peeked<B>;
-    type Inspecting = InspectingGrpc<B>;
+    type Inspecting = Inspecting<B>;
 
     fn head(&self, head: &response::Parts) -> Verdict {
         match self.status(&head.headers) {
@@ -108,56 +139,7 @@ impl<B: Body> Classify<B> for Grpc {
     }
 
     fn inspect(&self, _: &response::Parts, body: B, limit: usize, report: Report) -> Self::Inspecting {
-        InspectingGrpc {
-            begun: Some(Begun::new(body, self.patience)),
-            limit,
-            late: Some((self.clone(), report)),
-        }
-    }
-}
-
-/// Waits for the first byte of a response, or for trailers.
-pub struct InspectingGrpc<B: Body> {
-    begun: Option<Pin<Box<Begun<B>>>>,
-    limit: usize,
-    late: Option<(Grpc, Report)>,
-}
-
-impl<B: Body> Future for InspectingGrpc<B> {
-    type Output = (Verdict, Peeked<B>);
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let limit = self.limit;
-        let Some(begun) = &mut self.begun else {
-            // Polled after its end.
-            return Poll::Pending;
-        };
-        ready!(begun.as_mut().poll_read(limit, cx));
-        let (Some(mut begun), Some((grpc, report))) = (self.begun.take(), self.late.take()) else {
-            return Poll::Pending;
-        };
-        let verdict = match begun.only_trailers() {
-            Some(trailers) => grpc.status(trailers).unwrap_or(Verdict::Undecided),
-            None => {
-                begun
-                    .as_mut()
-                    .on_trailers(Box::new(move |trailers| match grpc.status(trailers) {
-                        Some(Verdict::Accept) => report.accepted(),
-                        Some(Verdict::Refuse(challenge)) => report.refused(challenge),
-                        _ => {}
-                    }));
-                match begun.has_data() {
-                    true => Verdict::Accept,
-                    false => Verdict::Undecided,
-                }
-            }
-        };
-        Poll::Ready((verdict, Peeked::begun(begun)))
-    }
-}
-
-impl<B: Body> fmt::Debug for InspectingGrpc<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InspectingGrpc").finish_non_exhaustive()
+        let grpc = self.clone();
+        Inspecting::new(body, limit, self.patience, move |begun| grpc.judge(begun, report))
     }
 }

@@ -18,7 +18,7 @@ use crate::challenge::Challenge;
 
 pub use body_code::BodyCode;
 pub use grpc::Grpc;
-pub use peeked::{Peeked, Via};
+pub use peeked::{Inspecting, InspectingVia, Peeked, Via};
 pub use report::Report;
 pub(crate) use report::Reporter;
 
@@ -26,8 +26,8 @@ pub(crate) use report::Reporter;
 ///
 /// Most classifiers look at the head alone and leave the body as it is: use [`classify_fn`], or set
 /// `Body = B` and `Inspecting = std::future::Ready<(Verdict, B)>`. One that has to look into the body
-/// answers [`Verdict::Inspect`] for candidates, reads a bounded prefix in [`inspect`](Self::inspect),
-/// and hands on a body that begins with it.
+/// answers [`Verdict::Inspect`] for candidates, reads a bounded prefix in [`inspect`](Self::inspect)
+/// ([`Peeked::read`] does that), and hands on a body that begins with it.
 pub trait Classify<B> {
     /// The response body that callers get.
     type Body;
@@ -154,7 +154,7 @@ impl<B> Classify<B> for Unauthorized {
     }
 
     fn inspect(&self, _: &response::Parts, body: B, _: usize, _: Report) -> Self::Inspecting {
-        ready((Verdict::Accept, body))
+        ready((Verdict::Undecided, body))
     }
 }
 
@@ -198,7 +198,7 @@ impl<B> Classify<B> for StatusIn {
     }
 
     fn inspect(&self, _: &response::Parts, body: B, _: usize, _: Report) -> Self::Inspecting {
-        ready((Verdict::Accept, body))
+        ready((Verdict::Undecided, body))
     }
 }
 
@@ -242,7 +242,7 @@ impl<F: Fn(&response::Parts) -> Verdict, B> Classify<B> for ClassifyFn<F> {
     }
 
     fn inspect(&self, _: &response::Parts, body: B, _: usize, _: Report) -> Self::Inspecting {
-        ready((Verdict::Accept, body))
+        ready((Verdict::Undecided, body))
     }
 }
 

@@ -44,8 +44,8 @@ pin_project! {
         #[pin]
         rest: Rest<B>,
         patience: Patience,
-        // Looks at trailers that come when the response was handed on already.
-        on_trailers: Option<OnTrailers>,
+        // Looks at what comes when the response was handed on already.
+        on_frame: Option<OnFrame>,
     }
 }
 
@@ -59,8 +59,8 @@ pin_project! {
     }
 }
 
-/// What is done with late trailers.
-pub(super) type OnTrailers = Box<dyn FnOnce(&HeaderMap) + Send + Sync>;
+/// What is done with a late frame.
+pub(super) type OnFrame = Box<dyn FnMut(&Frame<Bytes>) + Send + Sync>;
 
 /// How long a body that stalls is waited for.
 enum Patience {
@@ -73,17 +73,27 @@ enum Patience {
 const EMPTY: usize = 1024;
 
 impl<B: Body> Peeked<B> {
-    pub(super) fn whole(body: B) -> Self {
+    /// A body that was not looked into: what [`Classify::pass`] makes of it.
+    pub fn whole(body: B) -> Self {
         Self {
             state: State::Whole { body },
         }
     }
 
-    pub(super) fn begun(mut begun: Pin<Box<Begun<B>>>) -> Self {
-        begun.as_mut().finish();
-        Self {
-            state: State::Begun { begun },
-        }
+    /// Reads up to `limit` bytes and lets `judge` look at them, for a [`Classify::inspect`] of your own.
+    ///
+    /// Reading ends earlier with the body, with an error in it, or when `patience` is over (at once, outside
+    /// a tokio runtime). `judge` is told whether the bytes are all there is.
+    pub fn read(
+        body: B,
+        limit: usize,
+        patience: Duration,
+        judge: impl FnOnce(&[u8], bool) -> Verdict + Send + Sync + 'static,
+    ) -> Inspecting<B> {
+        Inspecting::new(body, limit, patience, move |begun| {
+            let (prefix, whole) = begun.prefix(limit);
+            judge(&prefix, whole)
+        })
     }
 }
 
@@ -123,21 +133,78 @@ impl<B: Body> fmt::Debug for Peeked<B> {
     }
 }
 
+// ===== Reading =====
+
+/// A response body whose beginning is being read, to be judged and handed on. Made by [`Peeked::read`].
+pub struct Inspecting<B: Body> {
+    reading: Option<Reading<B>>,
+    limit: usize,
+}
+
+type Reading<B> = (Pin<Box<Begun<B>>>, Judge<B>);
+
+type Judge<B> = Box<dyn FnOnce(Pin<&mut Begun<B>>) -> Verdict + Send + Sync>;
+
+impl<B: Body> Inspecting<B> {
+    pub(super) fn new(
+        body: B,
+        limit: usize,
+        patience: Duration,
+        judge: impl FnOnce(Pin<&mut Begun<B>>) -> Verdict + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            reading: Some((Begun::new(body, patience), Box::new(judge))),
+            limit,
+        }
+    }
+}
+
+impl<B: Body> Future for Inspecting<B> {
+    type Output = (Verdict, Peeked<B>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let limit = self.limit;
+        if let Some((begun, _)) = &mut self.reading {
+            ready!(begun.as_mut().poll_read(limit, cx));
+        }
+        let Some((mut begun, judge)) = self.reading.take() else {
+            // Polled after its end.
+            return Poll::Pending;
+        };
+        let verdict = judge(begun.as_mut());
+        let state = State::Begun { begun };
+        Poll::Ready((verdict, Peeked { state }))
+    }
+}
+
+impl<B: Body> fmt::Debug for Inspecting<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inspecting").finish_non_exhaustive()
+    }
+}
+
 // ===== impl Begun =====
 
 impl<B: Body> Begun<B> {
-    pub(super) fn new(body: B, patience: Duration) -> Pin<Box<Self>> {
+    fn new(body: B, patience: Duration) -> Pin<Box<Self>> {
         Box::pin(Self {
             read: Tape::default(),
             empty: 0,
             rest: Rest::Live { body },
             patience: Patience::Full(patience),
-            on_trailers: None,
+            on_frame: None,
         })
     }
 
     /// Reads on until there are `limit` bytes, the body has ended or failed, or the patience is over.
-    pub(super) fn poll_read(mut self: Pin<&mut Self>, limit: usize, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_read(mut self: Pin<&mut Self>, limit: usize, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.as_mut().poll_until(limit, cx));
+        // A timer that runs on would wake the caller for nothing.
+        *self.project().patience = Patience::Over;
+        Poll::Ready(())
+    }
+
+    fn poll_until(mut self: Pin<&mut Self>, limit: usize, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let mut this = self.as_mut().project();
             if this.read.len() >= limit || this.read.trailers().is_some() || *this.empty > EMPTY {
@@ -167,13 +234,8 @@ impl<B: Body> Begun<B> {
         }
     }
 
-    /// The inspection is over, and so is its timer.
-    pub(super) fn finish(self: Pin<&mut Self>) {
-        *self.project().patience = Patience::Over;
-    }
-
     /// A copy of the first bytes, and whether they are all there is.
-    pub(super) fn prefix(&self, limit: usize) -> (Vec<u8>, bool) {
+    fn prefix(&self, limit: usize) -> (Vec<u8>, bool) {
         let whole = self.read.len() <= limit && (self.read.trailers().is_some() || self.rest.is_end());
         (self.read.prefix(limit), whole)
     }
@@ -187,9 +249,9 @@ impl<B: Body> Begun<B> {
         self.read.trailers().filter(|_| !self.read.has_data())
     }
 
-    /// Has trailers looked at that come later.
-    pub(super) fn on_trailers(self: Pin<&mut Self>, look: OnTrailers) {
-        *self.project().on_trailers = Some(look);
+    /// Has frames looked at that come later.
+    pub(super) fn on_frame(self: Pin<&mut Self>, look: OnFrame) {
+        *self.project().on_frame = Some(look);
     }
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
@@ -207,10 +269,9 @@ impl<B: Body> Begun<B> {
         };
         let polled = polled.map(|frame| frame.map(in_bytes));
         if let Some(Ok(frame)) = &polled
-            && let Some(trailers) = frame.trailers_ref()
-            && let Some(look) = this.on_trailers.take()
+            && let Some(look) = this.on_frame
         {
-            look(trailers);
+            look(frame);
         }
         Poll::Ready(polled)
     }
@@ -245,6 +306,7 @@ impl Patience {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match mem::replace(self, Self::Over) {
+                Self::Full(Duration::ZERO) => return Poll::Ready(()),
                 // Without a timer there is no waiting: the body may never go on.
                 Self::Full(patience) => match timer(patience) {
                     Some(timer) => *self = Self::Running(timer),

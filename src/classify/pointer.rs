@@ -94,6 +94,10 @@ impl<'de> Visitor<'de> for Seek<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<Cow<'_, str>>()? {
             match self.steps.split_first() {
+                // A number, if somebody turned on serde_json's `arbitrary_precision`.
+                None if name == "$serde_json::private::Number" => {
+                    *self.found = Some(map.next_value()?);
+                }
                 Some((step, steps)) if *step == name => {
                     // What stood under this name before counts no more.
                     *self.found = None;

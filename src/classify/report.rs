@@ -1,7 +1,7 @@
 //! What shows of a token after its response was handed on: [`Report`].
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::challenge::Challenge;
 use crate::event::{Event, HandedBack};
@@ -18,9 +18,10 @@ pub struct Report {
     place: Place,
 }
 
-/// The engine, behind a reference count that only the threads of one lane write to.
+/// The engine, behind a reference count that only the threads of one lane write to. A response that is still
+/// being read keeps no engine alive.
 pub(crate) struct Reporter {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) engine: Weak<Engine>,
 }
 
 impl Report {
@@ -33,13 +34,17 @@ impl Report {
     }
 
     /// The token was good.
-    pub fn accepted(self) {
-        self.reporter.engine.accept(self.generation, || self.place);
+    pub fn accepted(&self) {
+        if let Some(engine) = self.reporter.engine.upgrade() {
+            engine.accept(self.generation, || self.place);
+        }
     }
 
     /// The token was refused. The next request goes out with a newer one; this one is not sent again.
-    pub fn refused(self, challenge: Challenge) {
-        let engine = &self.reporter.engine;
+    pub fn refused(&self, challenge: Challenge) {
+        let Some(engine) = self.reporter.engine.upgrade() else {
+            return;
+        };
         // Counted against the origin, as of every request that is not sent again: the head, or a message, was
         // taken for an acceptance, and a server that always says so would start a storm.
         let place = Place {

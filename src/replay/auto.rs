@@ -1,6 +1,7 @@
 //! The default: [`Auto`] keeps what costs nothing to keep.
 
 use std::any::Any;
+use std::fmt;
 
 use bytes::Bytes;
 use http_body::Body;
@@ -16,16 +17,21 @@ use super::Replay;
 pub struct Auto;
 
 /// What [`Auto`] keeps of a body.
-#[derive(Debug)]
 pub struct Kept(Kind);
 
-#[derive(Debug)]
 enum Kind {
     Empty,
     Full(Full<Bytes>),
     Text(String),
     #[cfg(feature = "client")]
     Client(crate::provider::client::Body),
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A body may hold a secret.
+        f.debug_struct("Kept").finish_non_exhaustive()
+    }
 }
 
 #[diagnostic::do_not_recommend]

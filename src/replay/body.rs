@@ -411,15 +411,12 @@ where
             }
             _tape = passage.release();
         }
-        if passage.phase == Phase::Released && !matches!(polled, Poll::Ready(None)) {
+        if passage.phase == Phase::Released {
             drop(passage);
             self.role = Role::Alone(body);
             return polled;
         }
         _ended = passage.put_back(body, &polled);
-        if passage.phase == Phase::Released {
-            return polled;
-        }
         let (polled, second) = passage.set_aside(polled, cx);
         drop(passage);
         wake(second);
@@ -463,17 +460,19 @@ where
     B::Error: Into<BoxError>,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Polled>> {
-        if let Rest::Out(shared) = self {
-            let shared = shared.clone();
-            let mut passage = lock(&shared);
-            *self = passage.rest(&shared);
-            if let Rest::Out(_) = self {
-                passage.second = Some(cx.waker().clone());
-                return Poll::Pending;
+        let (next, body) = loop {
+            match self {
+                Rest::Live { next, body } => break (next, body),
+                Rest::Out(shared) => {
+                    let (shared, waker) = (shared.clone(), cx.waker().clone());
+                    let mut passage = lock(&shared);
+                    if let Whereabouts::Out = passage.body {
+                        passage.second = Some(waker);
+                        return Poll::Pending;
+                    }
+                    *self = passage.rest(&shared);
+                }
             }
-        }
-        let Rest::Live { next, body } = self else {
-            return Poll::Pending;
         };
         if let Some(next) = next.take() {
             return Poll::Ready(Some(next));

@@ -18,15 +18,19 @@ use crate::error::BoxError;
 /// | `http_body_util::combinators::{BoxBody, UnsyncBoxBody}` with [`BoxError`] | `.replay_via(BoxBody::new)` |
 /// | any, if the inner service takes any (a hyper client) | `.replay(Buffered::unboxed())` |
 ///
-/// Recording costs a handle on the bytes, no copy, except for frames below 256 bytes. Where it stands at
-/// more than the limit (default: 64 KiB, and exactly the limit is still kept) it stops and gives back its
-/// memory; a refusal then goes to the caller, and the token is renewed for the next request. Trailers are
-/// kept too (up to 16 KiB). A body that fails is not replayed.
+/// Recording costs a handle on the bytes. Copied are frames below 256 bytes, and data that are not `Bytes`.
+/// Where it stands at more than the limit (default: 64 KiB, and exactly the limit is still kept) it stops
+/// and gives back its memory; a refusal then goes to the caller, and the token is renewed for the next
+/// request. Trailers are kept too (up to 16 KiB). A body that failed is not replayed.
 ///
 /// A refusal may come while the body is still being sent. Sending then pauses until there is a newer
 /// token. The replay takes over: it sends what was recorded and goes on with the rest, so that a body of
 /// any size is replayed as long as no more than the limit was sent; the first attempt's body ends with
-/// an error. Without a newer token sending goes on, and the refusal reaches the caller as it came.
+/// an error ([`Error::is_taken_over`](crate::Error::is_taken_over)). Without a newer token sending goes on, and
+/// the refusal reaches the caller as it came.
+///
+/// An upload that is broken off ends its HTTP/1 connection. A pool opens another; over a client that has
+/// that one connection and no other, use [`Never`](super::Never).
 ///
 /// ```
 /// # fn layer(tokens: &tower_token::Tokens, origins: tower_token::Origins) {
@@ -39,11 +43,11 @@ use crate::error::BoxError;
 /// # let _ = layer; }
 /// ```
 pub struct Buffered<B> {
+    unboxed: Unboxed,
     wrap: fn(ReplayBody<B>) -> B,
-    limit: usize,
 }
 
-/// [`Buffered`] for inner services that take any body: theirs is [`ReplayBody<B>`], and saves a box.
+/// [`Buffered`] for inner services that take any body: theirs is [`ReplayBody<B>`], which saves a box.
 #[derive(Clone, Copy, Debug)]
 pub struct Unboxed {
     limit: usize,
@@ -57,13 +61,14 @@ impl<B> Buffered<B> {
     ///
     /// `wrap` is a plain function, such as the constructor that the body type already has.
     pub fn via(wrap: fn(ReplayBody<B>) -> B) -> Self {
-        Self { wrap, limit: LIMIT }
+        let unboxed = Buffered::unboxed();
+        Self { unboxed, wrap }
     }
 
     /// Records so many bytes of data at most. Default: 64 KiB.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
-        self.limit = bytes;
+        self.unboxed = self.unboxed.limit(bytes);
         self
     }
 }
@@ -100,8 +105,8 @@ where
         if body.is_end_stream() {
             return (body, Some(Recording::of_nothing()));
         }
-        let (body, recording) = ReplayBody::first(body, self.limit);
-        ((self.wrap)(body), Some(recording))
+        let (body, saved) = self.unboxed.prepare(body);
+        ((self.wrap)(body), saved)
     }
 
     fn hold(&self, saved: &Recording<B>) -> bool {
@@ -153,7 +158,7 @@ impl<B> Copy for Buffered<B> {}
 impl<B> fmt::Debug for Buffered<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffered")
-            .field("limit", &self.limit)
+            .field("limit", &self.unboxed.limit)
             .finish_non_exhaustive()
     }
 }

@@ -52,7 +52,8 @@ pub trait Replay<B> {
     /// The body of a request that is not kept.
     fn pass(&self, body: B) -> Self::Body;
 
-    /// The body of the first attempt, and what a second one could be made of.
+    /// The body of the first attempt, and what a second one could be made of. Called before it is known
+    /// whether the request can go out.
     fn prepare(&self, body: B) -> (Self::Body, Option<Self::Saved>);
 
     /// The request was refused, and a newer token is waited for. `false`: it cannot be replayed, and the
