@@ -266,6 +266,50 @@ async fn a_token_that_dies_in_mid_stream_is_the_callers() {
     accepted(&server, &mut echo, 2).await;
 }
 
+/// None of these streams ends with a status 0, but each has brought a message before its token dies.
+/// After five such ends within a minute the server is taken for one that refuses whatever it is sent.
+#[tokio::test]
+async fn streams_that_live_as_long_as_their_token_have_a_new_one_each() {
+    let Some(server) = Server::start().await else { return };
+    let mut health = HealthClient::new(api(&server, &server.tokens()));
+    for number in 1..=5 {
+        let name = number.to_string();
+        let watch = health
+            .watch(request(HealthCheckRequest::default(), &name, "each"))
+            .await;
+        let mut watch = watch.unwrap().into_inner();
+        watch.message().await.unwrap().expect("news");
+        server.revoke().await;
+        server.notify().await;
+        assert_refusal(&watch.message().await.unwrap_err());
+        assert_eq!(server.deliveries(&name).await, [number]);
+    }
+}
+
+#[tokio::test]
+async fn twenty_streams_that_die_of_one_revocation_cost_one_fetch() {
+    let Some(server) = Server::start().await else { return };
+    let health = HealthClient::new(api(&server, &server.tokens()));
+    for number in 1..=4 {
+        let mut watching = Vec::new();
+        for stream in 0..20 {
+            let name = format!("{number} {stream}");
+            let watch = request(HealthCheckRequest::default(), &name, "each");
+            let mut watch = health.clone().watch(watch).await.unwrap().into_inner();
+            watch.message().await.unwrap().expect("news");
+            watching.push(watch);
+            assert_eq!(server.deliveries(&name).await, [number]);
+        }
+        server.revoke().await;
+        server.notify().await;
+        for mut watch in watching {
+            assert_refusal(&watch.message().await.unwrap_err());
+        }
+    }
+    let counts = server.counts().await;
+    assert_eq!((counts.refused, counts.max_deliveries), (80, 1), "{counts:#?}");
+}
+
 // ---- what a new token would not help ----------------------------------------------------------------
 
 #[tokio::test]
