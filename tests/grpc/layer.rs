@@ -286,6 +286,25 @@ async fn streams_that_live_as_long_as_their_token_have_a_new_one_each() {
     }
 }
 
+/// The same, where the head was handed on before there was a message.
+#[tokio::test]
+async fn streams_that_are_silent_at_first_have_a_new_token_each_as_well() {
+    let Some(server) = Server::start().await else { return };
+    let mut echo = echo(&server, &server.tokens());
+    for number in 1..=5 {
+        let name = number.to_string();
+        let (say, said) = mpsc::channel(1);
+        let answer = echo.bidi(request(ReceiverStream::new(said), &name, "each")).await;
+        let mut heard = answer.unwrap().into_inner();
+        say.send(Bytes::from("alive")).await.unwrap();
+        assert_eq!(heard.message().await.unwrap().unwrap(), "alive");
+        server.revoke().await;
+        say.send(Bytes::from("still there?")).await.unwrap();
+        assert_refusal(&heard.message().await.unwrap_err());
+        assert_eq!(server.deliveries(&name).await, [number]);
+    }
+}
+
 #[tokio::test]
 async fn twenty_streams_that_die_of_one_revocation_cost_one_fetch() {
     let Some(server) = Server::start().await else { return };
