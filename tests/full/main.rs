@@ -1,10 +1,13 @@
 //! Soaks in real time. `cargo test` runs each for a few seconds; `TOWER_TOKEN_FULL=<minutes>` makes
-//! that so many minutes.
+//! that so many minutes, and the uploads five thousand of up to 8 MiB in each of three ways.
 //!
 //! Counts are asserted here, durations are not: what took how long is printed.
 
 #![cfg(all(feature = "testkit", feature = "oauth2"))]
 #![allow(clippy::unwrap_used)]
+
+#[path = "../streams/mod.rs"]
+mod streams;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +22,10 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_token::oauth2::RefreshTokenGrant;
 use tower_token::testkit::{Api, Fault, Issuer};
 use tower_token::{Error, Origins, TokenClient, TokenLayer, Tokens};
+
+use streams::script::{LONGEST, MIB};
+use streams::upload::{Tally, Wire, in_process};
+use streams::wire::over_sockets;
 
 /// How long a soak takes.
 fn duration() -> Duration {
@@ -129,4 +136,36 @@ async fn a_soak_presents_no_refresh_token_twice_and_sends_no_expired_token() {
     assert_eq!(at_api.expired_seen, 0);
     assert!((1..=2).contains(&at_api.max_deliveries));
     assert!(callers.answered.load(Ordering::Relaxed) > 0);
+}
+
+/// How many uploads, and the longest of them.
+fn uploads() -> (u64, u64) {
+    match std::env::var("TOWER_TOKEN_FULL") {
+        Ok(_) => (5_000, LONGEST),
+        Err(_) => (50, MIB),
+    }
+}
+
+fn assert_all_ended(what: &str, began: std::time::Instant, tally: Tally) {
+    println!("{what}: {tally:?} in {:?}", began.elapsed());
+    let all = tally.accepted + tally.replayed + tally.handed_back;
+    assert_eq!(all as u64, uploads().0);
+}
+
+/// Each is judged as it ends: see `tests/streams`.
+#[tokio::test(start_paused = true)]
+async fn every_replay_of_many_uploads_is_the_original_to_the_byte() {
+    let (number, longest) = uploads();
+    let began = std::time::Instant::now();
+    assert_all_ended("in process", began, in_process(0..number, longest).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_is_every_replay_over_sockets() {
+    let (number, longest) = uploads();
+    for wire in [Wire::Http1, Wire::Http2] {
+        let began = std::time::Instant::now();
+        let tally = over_sockets(wire, 0..number, longest).await;
+        assert_all_ended(&format!("{wire:?}"), began, tally);
+    }
 }

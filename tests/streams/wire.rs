@@ -1,0 +1,134 @@
+//! The server behind a socket, and hyper's client for it.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::script::Script;
+use super::upload::{Boxed, Case, Tally, Upload, Wire, send, send_all};
+
+pub(crate) fn bearer(headers: &HeaderMap) -> String {
+    let value = headers.get("authorization").and_then(|value| value.to_str().ok());
+    value
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or("-")
+        .to_owned()
+}
+
+/// Serves HTTP/1.1 and HTTP/2 on loopback until it is dropped.
+pub(crate) struct Server {
+    pub(crate) origin: String,
+    connections: Arc<AtomicUsize>,
+    accepting: JoinHandle<()>,
+}
+
+impl Server {
+    /// Answers every request with `answer`.
+    pub(crate) async fn answering<F, Fut>(answer: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Response<Script>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let open = connections.clone();
+        let accepting = tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (answer, open) = (answer.clone(), open.clone());
+                open.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(async move {
+                    let service = service_fn(move |request| {
+                        let answer = answer(request);
+                        async move { Ok::<_, Infallible>(answer.await) }
+                    });
+                    let mut connection = auto::Builder::new(TokioExecutor::new());
+                    // A body that is not read stalls its own upload, not the others on the connection.
+                    let mut windows = connection.http2();
+                    windows
+                        .initial_stream_window_size(64 << 10)
+                        .initial_connection_window_size(16 << 20);
+                    // Connections that a taken-over upload leaves behind end with an error.
+                    connection.serve_connection(TokioIo::new(socket), service).await.ok();
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        Self {
+            origin,
+            connections,
+            accepting,
+        }
+    }
+
+    /// Waits until every connection is closed. The caller has to drop its client first.
+    pub(crate) async fn is_left(&self) {
+        while self.connections.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+pub(crate) fn client<B>(wire: Wire) -> Client<HttpConnector, B>
+where
+    B: http_body::Body<Data: Send> + Send,
+{
+    Client::builder(TokioExecutor::new())
+        .http2_only(wire == Wire::Http2)
+        .build_http()
+}
+
+/// These uploads over sockets.
+pub(crate) async fn over_sockets(wire: Wire, numbers: std::ops::Range<u64>, longest: u64) -> Tally {
+    type Cases = Arc<Mutex<HashMap<String, Arc<Case>>>>;
+    let cases = Cases::default();
+    let known = cases.clone();
+    let server = Server::answering(move |request: Request<Incoming>| {
+        let number = request.headers()["x-upload"].to_str().unwrap();
+        let case = known.lock().unwrap()[number].clone();
+        case.attend(request)
+    })
+    .await;
+    let client = client::<Boxed>(wire);
+    let tally = send_all(numbers, 16, |number| {
+        let (origin, cases) = (server.origin.clone(), cases.clone());
+        // HTTP/1.1 with connections of its own: what one upload leaves unread must not come to another.
+        let client = if wire == Wire::Http1 {
+            super::wire::client(wire)
+        } else {
+            client.clone()
+        };
+        async move {
+            let upload = Upload::nth(number, longest, wire);
+            let inner = |case: &Arc<Case>| {
+                cases.lock().unwrap().insert(number.to_string(), case.clone());
+                client
+            };
+            let tally = send(upload, &origin, inner).await;
+            cases.lock().unwrap().remove(&number.to_string());
+            tally
+        }
+    })
+    .await;
+    drop(client);
+    server.is_left().await;
+    tally
+}
