@@ -52,7 +52,7 @@ pub(crate) fn cut(random: &mut fastrand::Rng, mut bytes: Bytes, most: usize) -> 
     let same = random.bool();
     let mut frames = Vec::new();
     while !bytes.is_empty() {
-        if most > 100 && random.u8(0..16) == 0 {
+        if most > 20 && random.u8(0..16) == 0 {
             frames.push(Bytes::new());
         }
         let width = if same { widest } else { random.usize(1..=widest) };

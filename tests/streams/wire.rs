@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
@@ -15,8 +16,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tower::BoxError;
 
-use super::script::Script;
 use super::upload::{Boxed, Case, Tally, Upload, Wire, send, send_all};
 
 pub(crate) fn bearer(headers: &HeaderMap) -> String {
@@ -36,10 +37,11 @@ pub(crate) struct Server {
 
 impl Server {
     /// Answers every request with `answer`.
-    pub(crate) async fn answering<F, Fut>(answer: F) -> Self
+    pub(crate) async fn answering<F, Fut, B>(answer: F) -> Self
     where
         F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Response<Script>> + Send + 'static,
+        Fut: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
@@ -89,7 +91,7 @@ impl Drop for Server {
 
 pub(crate) fn client<B>(wire: Wire) -> Client<HttpConnector, B>
 where
-    B: http_body::Body<Data: Send> + Send,
+    B: Body<Data: Send> + Send,
 {
     Client::builder(TokioExecutor::new())
         .http2_only(wire == Wire::Http2)
