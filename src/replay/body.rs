@@ -337,7 +337,7 @@ where
                         Whereabouts::Out | Whereabouts::Lost => false,
                     }
             }
-            Role::Second(second) => second.tape.is_empty() && second.rest.is_end(),
+            Role::Second(second) => second.is_end(),
         }
     }
 
@@ -447,10 +447,19 @@ where
             Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => self.rest.poll(cx),
         };
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.left.passed(frame);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => self.left.passed(frame),
+            Poll::Ready(None) => self.left.upper = Some(0),
+            _ => {}
         }
         polled
+    }
+
+    /// Only the body itself, or a length that it gave, tells the end in advance: a stream that turned out to be
+    /// empty is not to be framed as one that was known to be.
+    fn is_end(&self) -> bool {
+        let told = self.rest.is_live() || self.left.upper == Some(0);
+        told && self.tape.is_empty() && self.rest.is_end()
     }
 }
 
@@ -502,6 +511,16 @@ where
                 Whereabouts::Out | Whereabouts::Lost => false,
             },
         }
+    }
+
+    fn is_live(&self) -> bool {
+        matches!(
+            self,
+            Rest::Live {
+                body: Whereabouts::Here(_),
+                ..
+            }
+        )
     }
 }
 
