@@ -9,6 +9,7 @@ mod auto;
 mod body;
 mod buffered;
 mod head;
+mod passage;
 #[cfg(test)]
 mod tests;
 
