@@ -100,7 +100,7 @@ async fn a_grpc_refusal_for_another_scheme_is_no_acceptance() {
         let server = tower::service_fn(move |_: Request<String>| {
             let mut response = Response::new(Full::new(Bytes::new()));
             response.headers_mut().insert("grpc-status", "16".parse().unwrap());
-            if nth.fetch_add(1, Ordering::SeqCst) % 2 == 0 {
+            if nth.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
                 response
                     .headers_mut()
                     .insert("www-authenticate", other.parse().unwrap());

@@ -280,7 +280,7 @@ where
             .unwrap_or_else(|error| panic!("{number}: {error}, {:?}", Short(&answer)))
             .into_parts();
         let hint = body.size_hint();
-        let seen = Reader::new(body, Pace::Steady).to_end().await;
+        let seen = Reader::new(body, Pace::Steady).read_to_end().await;
         (head, hint, seen)
     };
     // Virtual time does not come here unless something hangs; over sockets it is patience.
@@ -521,7 +521,7 @@ async fn a_body_that_stalls_is_judged_by_what_came_until_patience_ran_out() {
         let (answer, fetches) = forbidden(Script::new(came), classify).await;
         assert_eq!((answer.status().as_u16(), fetches), (403, 1));
         assert_eq!(began.elapsed(), patience * SECOND);
-        let seen = Reader::new(answer.into_body(), Pace::Steady).to_end().await;
+        let seen = Reader::new(answer.into_body(), Pace::Steady).read_to_end().await;
         assert_eq!(seen, Seen::whole(br#"{"error":{"code":"InvalidAccessToken"}}"#, None));
         assert_eq!(began.elapsed(), HOUR);
     }
@@ -534,7 +534,7 @@ async fn a_body_that_trickles_is_waited_for_no_longer_than_one_that_stalls() {
     let began = Instant::now();
     let (answer, _) = forbidden(Script::new(blanks), body_code()).await;
     assert_eq!((answer.status().as_u16(), began.elapsed()), (403, 5 * SECOND));
-    let seen = Reader::new(answer.into_body(), Pace::Steady).to_end().await;
+    let seen = Reader::new(answer.into_body(), Pace::Steady).read_to_end().await;
     assert_eq!((seen.bytes, seen.end), (1000, Some(End::Whole)));
 }
 
@@ -575,7 +575,7 @@ async fn what_is_no_candidate_is_not_read() {
         let read: Vec<u64> = seen.lock().unwrap().iter().map(|progress| progress.bytes()).collect();
         assert_eq!(read, vec![0; deliveries], "{status}");
         assert!(!answer.body().is_end_stream());
-        let seen = Reader::new(answer.into_body(), Pace::Steady).to_end().await;
+        let seen = Reader::new(answer.into_body(), Pace::Steady).read_to_end().await;
         assert_eq!(seen, Seen::whole(REFUSAL.as_bytes(), None));
     }
 }
@@ -616,7 +616,7 @@ async fn a_refusal_that_was_looked_into_is_handed_back_whole() {
         assert_eq!(deliveries.load(Ordering::SeqCst), if issuer_is_up { 2 } else { 1 });
         assert_eq!(head.headers, *answer.response().headers());
         assert_eq!(body.size_hint().exact(), issuer_is_up.then_some(answer.whole().bytes));
-        assert_eq!(Reader::new(body, Pace::Steady).to_end().await, answer.whole());
+        assert_eq!(Reader::new(body, Pace::Steady).read_to_end().await, answer.whole());
     }
 }
 
@@ -641,9 +641,10 @@ async fn an_upload_goes_on_while_its_answer_is_looked_into_and_is_replayed_then(
                     .flat_map(|piece| [Beat::Sleep(SECOND), Beat::Data(Bytes::from_static(piece))]);
                 answer = Response::new(Script::new(text));
                 *answer.status_mut() = StatusCode::FORBIDDEN;
-                tokio::spawn(async move { reader.to_end().await });
+                tokio::spawn(async move { reader.read_to_end().await });
             } else {
-                seen.lock().unwrap().push(reader.to_end().await);
+                let read = reader.read_to_end().await;
+                seen.lock().unwrap().push(read);
             }
             Ok::<_, BoxError>(answer)
         }
@@ -694,7 +695,7 @@ async fn an_answer_with_trailers_that_was_looked_into_passes_a_proxy_whole() {
         .body(String::new())
         .unwrap();
     let response = client::<String>(Wire::Http1).request(request).await.unwrap();
-    let seen = Reader::new(response.into_body(), Pace::Steady).to_end().await;
+    let seen = Reader::new(response.into_body(), Pace::Steady).read_to_end().await;
     assert_eq!(seen, answer.whole());
 }
 
@@ -795,7 +796,7 @@ proptest! {
             prop_assert_eq!(response.status() == StatusCode::OK, answer.refused);
             prop_assert_eq!(fetches, 1 + usize::from(answer.refused));
             if !answer.refused {
-                let seen = Reader::new(response.into_body(), Pace::Steady).to_end().await;
+                let seen = Reader::new(response.into_body(), Pace::Steady).read_to_end().await;
                 prop_assert_eq!(seen, answer.whole());
             }
             Ok(())

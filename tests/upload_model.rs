@@ -221,7 +221,7 @@ async fn run(trial: &Trial) -> Outcome {
                 let mut reader = Reader::new(body, Pace::Steady);
                 let accepted = token != "test-1";
                 if accepted {
-                    let seen = reader.to_end().await;
+                    let seen = reader.read_to_end().await;
                     deliveries.lock().unwrap()[nth].read = Some(seen);
                 } else {
                     reader.frames(reads).await;
@@ -233,7 +233,7 @@ async fn run(trial: &Trial) -> Outcome {
                             if after == After::Keeps {
                                 over.wait_for(|over| *over).await.unwrap();
                             }
-                            let seen = reader.to_end().await;
+                            let seen = reader.read_to_end().await;
                             deliveries.lock().unwrap()[nth].read = Some(seen);
                         });
                         tasks.lock().unwrap().push(task);
@@ -255,7 +255,7 @@ async fn run(trial: &Trial) -> Outcome {
         .expect("hangs")
         .unwrap()
         .into_parts();
-    let answer = Reader::new(body, Pace::Steady).to_end().await;
+    let answer = Reader::new(body, Pace::Steady).read_to_end().await;
     over.send_replace(true);
     let tasks = std::mem::take(&mut *tasks.lock().unwrap());
     for task in tasks {

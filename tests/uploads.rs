@@ -51,7 +51,7 @@ fn panics() -> usize {
     HOOK.call_once(|| {
         let print = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if info.payload_as_str() == Some(streams::script::PANIC) {
+            if info.payload().downcast_ref::<&str>() == Some(&streams::script::PANIC) {
                 return;
             }
             // The threads of the tests have other names, and what panics there is seen anyway.
@@ -108,7 +108,7 @@ impl Log {
 
     /// Reads on in a task of its own.
     fn read_on<B: Body<Data = Bytes> + Send + Unpin + 'static>(&self, mut reader: Reader<B>) {
-        let task = tokio::spawn(async move { reader.to_end().await });
+        let task = tokio::spawn(async move { reader.read_to_end().await });
         self.reading.lock().unwrap().push(task);
     }
 
@@ -138,7 +138,7 @@ fn refuses_early(
             log.tokens.lock().unwrap().push(token.clone());
             let mut reader = Reader::new(body, Pace::Steady);
             if token != "test-1" {
-                let seen = reader.to_end().await;
+                let seen = reader.read_to_end().await;
                 log.reading.lock().unwrap().push(tokio::spawn(async { seen }));
                 return Ok(Response::new(page("welcome")));
             }
@@ -555,9 +555,9 @@ async fn a_proxy_replays_what_it_streams() {
                 let mut answer = Response::new(Script::of([Bytes::from_static(b"answer")]));
                 if nth <= revoked.load(Ordering::SeqCst) {
                     *answer.status_mut() = StatusCode::UNAUTHORIZED;
-                    tokio::spawn(async move { reader.to_end().await });
+                    tokio::spawn(async move { reader.read_to_end().await });
                 } else {
-                    let seen = reader.to_end().await;
+                    let seen = reader.read_to_end().await;
                     whole.lock().unwrap().push(seen);
                 }
                 answer

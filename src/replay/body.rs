@@ -308,7 +308,7 @@ where
         };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => self.left.passed(frame),
-            Poll::Ready(None) => self.left.upper = Some(0),
+            Poll::Ready(None) => self.left = Left::of(&SizeHint::with_exact(0)),
             _ => {}
         }
         polled

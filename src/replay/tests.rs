@@ -363,6 +363,18 @@ fn a_replay_is_framed_like_the_first_attempt() {
 }
 
 #[test]
+fn a_body_that_is_shorter_than_it_said_ends_like_any_other() {
+    let body = Script {
+        length: Some(9),
+        ..script([text("ab")])
+    };
+    let (mut sent, saved) = first(body, 9);
+    assert_eq!(all(&mut sent).0, "ab");
+    let mut replay = saved.into_replay().unwrap();
+    assert_eq!((all(&mut replay).0, replay.size_hint().exact()), ("ab".into(), Some(0)));
+}
+
+#[test]
 fn an_empty_body_is_not_wrapped_and_replayed_as_an_empty_one() {
     let wrapped = Buffered::via(|_: ReplayBody<Script>| script([text("wrapped")]));
     let empty = Script {

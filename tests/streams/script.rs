@@ -254,7 +254,7 @@ impl Body for Script {
             }
             Some(Beat::Panic) => {
                 this.over();
-                panic!("{PANIC}");
+                std::panic::panic_any(PANIC);
             }
             None => {
                 this.over();
@@ -369,7 +369,7 @@ impl<B: Body<Data = Bytes> + Unpin> Reader<B> {
     }
 
     /// Reads until it has so many bytes, or all there are. For none it does not even begin.
-    pub(crate) async fn to_byte(&mut self, bytes: u64) {
+    pub(crate) async fn read_to(&mut self, bytes: u64) {
         while self.bytes < bytes && self.frame().await {}
     }
 
@@ -382,7 +382,7 @@ impl<B: Body<Data = Bytes> + Unpin> Reader<B> {
         }
     }
 
-    pub(crate) async fn to_end(&mut self) -> Seen {
+    pub(crate) async fn read_to_end(&mut self) -> Seen {
         while self.frame().await {}
         self.seen()
     }

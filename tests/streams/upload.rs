@@ -335,8 +335,8 @@ impl Case {
         let attendance = self.upload.attendance[nth.min(2) - 1];
         let mut reader = Reader::new(body, attendance.pace).believing(attendance.believes);
         match attendance.answers_at {
-            Some(bytes) => reader.to_byte(bytes).await,
-            None => drop(reader.to_end().await),
+            Some(bytes) => reader.read_to(bytes).await,
+            None => drop(reader.read_to_end().await),
         }
         self.with(nth, |delivery| delivery.taken = self.progress.bytes());
         self.clone().afterwards(nth, attendance, reader);
@@ -362,9 +362,9 @@ impl Case {
                 After::Drops => reader.seen(),
                 After::Holds => {
                     timeout(held, released.wait_for(|released| *released)).await.ok();
-                    reader.to_end().await
+                    reader.read_to_end().await
                 }
-                After::Drains => reader.to_end().await,
+                After::Drains => reader.read_to_end().await,
             };
             case.with(nth, |delivery| delivery.read = Some(seen));
         };
@@ -576,7 +576,7 @@ where
         let (head, body) = answer
             .unwrap_or_else(|error| panic!("upload {number}: {error}"))
             .into_parts();
-        let body = Reader::new(body, Pace::Steady).to_end().await;
+        let body = Reader::new(body, Pace::Steady).read_to_end().await;
         // A refusal that was handed back has renewed the token for the next request.
         tokens.get().await.unwrap();
         case.settled().await;
