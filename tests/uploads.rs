@@ -8,11 +8,12 @@
 mod streams;
 mod support;
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -390,6 +391,58 @@ fn a_body_that_panicked_does_not_end_well() {
     std::panic::catch_unwind(AssertUnwindSafe(&mut poll)).unwrap_err();
     let afterwards = poll();
     assert!(!matches!(afterwards, Poll::Ready(None)), "{afterwards:?}");
+}
+
+/// A task that lives by its wakers alone, as those of `futures`' thread pool do.
+struct Task {
+    future: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// The waker of the caller may be the last that holds the call, once somebody else polls the body. Whoever
+/// drops it then, and the call with it, must not hold the lock that the call wants.
+#[test]
+fn a_waker_that_holds_the_call_is_let_go_without_a_lock() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let _in_runtime = runtime.enter();
+        let (tokens, _) = tokens(Duration::ZERO);
+        runtime.block_on(tokens.get()).unwrap();
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let taken = bodies.clone();
+        // Polls the body once, and leaves it to somebody else.
+        let server = service_fn(move |request: Request<Boxed>| {
+            let taken = taken.clone();
+            async move {
+                let mut body = request.into_body();
+                std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx).is_pending())).await;
+                taken.lock().unwrap().push(body);
+                std::future::pending::<Result<Response<Script>, Infallible>>().await
+            }
+        });
+        let client = TokenLayer::new(&tokens, origins()).replay_via(Boxed::new).layer(server);
+        let call = client.oneshot(put(Script::new([Beat::Gate])));
+        let call = async move { drop(call.await) };
+        let task = Arc::new(Task {
+            future: Mutex::new(Some(Box::pin(call))),
+        });
+        let waker = Waker::from(task.clone());
+        let mut call = task.future.lock().unwrap().take().unwrap();
+        assert!(call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        *task.future.lock().unwrap() = Some(call);
+        drop((task, waker));
+        let mut body = bodies.lock().unwrap().pop().unwrap();
+        let polled = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        done.send(polled.is_pending()).unwrap();
+    });
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(20)), Ok(true), "a deadlock");
 }
 
 // ===== What is kept, and for how long =====

@@ -226,12 +226,14 @@ where
         let Role::First { passage: shared, limit } = &self.role else {
             return Poll::Ready(None);
         };
+        // Dropped after the lock.
+        let (mut _before, mut _tape, mut _ended) = (None, None, None);
         let mut passage = lock(shared);
         match passage.phase {
             Phase::Held | Phase::TakenOver if passage.is_sent() => return Poll::Ready(None),
             Phase::TakenOver => return Poll::Ready(Some(Err(taken_over()))),
             Phase::Held => {
-                passage.await_decision(cx);
+                _before = passage.await_decision(cx);
                 return Poll::Pending;
             }
             Phase::Recording | Phase::Released => {}
@@ -256,15 +258,13 @@ where
         let polled = poll_body(&mut body, cx);
         mem::forget(lost);
 
-        // Dropped after the lock.
-        let (mut _tape, mut _ended) = (None, None);
         let mut passage = lock(shared);
         if passage.phase == Phase::Recording {
             if passage.record(&polled, *limit) {
                 // This is where almost every poll ends.
                 _ended = passage.put_back(body, &polled);
                 if polled.is_pending() {
-                    passage.await_decision(cx);
+                    _before = passage.await_decision(cx);
                 }
                 return polled;
             }
@@ -276,7 +276,11 @@ where
             return polled;
         }
         _ended = passage.put_back(body, &polled);
-        let (polled, second) = passage.set_aside(polled, cx);
+        let polled = passage.set_aside(polled);
+        if polled.is_pending() {
+            _before = passage.await_decision(cx);
+        }
+        let second = passage.second.take();
         drop(passage);
         wake(second);
         polled

@@ -91,11 +91,12 @@ impl<B> Passage<B> {
         matches!(self.body, Whereabouts::Ended)
     }
 
-    /// Has the first attempt woken when something becomes of it.
-    pub(super) fn await_decision(&mut self, cx: &Context<'_>) {
-        match &mut self.first {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
+    /// Has the first attempt woken when something becomes of it. The waker that it waited with before, to be
+    /// dropped outside the lock: it may be the last that holds the call.
+    pub(super) fn await_decision(&mut self, cx: &Context<'_>) -> Option<Waker> {
+        match &self.first {
+            Some(waker) if waker.will_wake(cx.waker()) => None,
+            _ => self.first.replace(cx.waker().clone()),
         }
     }
 }
@@ -134,25 +135,19 @@ impl<B: Body> Passage<B> {
     }
 
     /// The request was refused while this was polled, so it is for whoever goes on. What the first attempt
-    /// gets instead, and whom to wake.
+    /// gets instead.
     #[cold]
-    pub(super) fn set_aside(
-        &mut self,
-        polled: Poll<Option<Polled>>,
-        cx: &Context<'_>,
-    ) -> (Poll<Option<Polled>>, Option<Waker>) {
+    pub(super) fn set_aside(&mut self, polled: Poll<Option<Polled>>) -> Poll<Option<Polled>> {
         if let Poll::Ready(Some(polled)) = polled {
             self.next = Some(polled);
         }
-        let second = self.second.take();
         if self.is_sent() {
-            return (Poll::Ready(None), second);
+            Poll::Ready(None)
+        } else if self.phase == Phase::TakenOver {
+            Poll::Ready(Some(Err(taken_over())))
+        } else {
+            Poll::Pending
         }
-        if self.phase == Phase::TakenOver {
-            return (Poll::Ready(Some(Err(taken_over()))), second);
-        }
-        self.await_decision(cx);
-        (Poll::Pending, second)
     }
 }
 
@@ -167,9 +162,11 @@ where
                 Rest::Live { next, body } => break (next, body),
                 Rest::Out(shared) => {
                     let (shared, waker) = (shared.clone(), cx.waker().clone());
+                    // Dropped after the lock.
+                    let _before;
                     let mut passage = lock(&shared);
                     if let Whereabouts::Out = passage.body {
-                        passage.second = Some(waker);
+                        _before = passage.second.replace(waker);
                         return Poll::Pending;
                     }
                     *self = passage.rest(&shared);
