@@ -10,7 +10,7 @@ mod support;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::task::{Context, Poll, Wake, Waker};
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_token::{Buffered, FetchError, HandedBack, Origins, Replay, ReplayBody, TokenLayer, Unboxed};
 
-use streams::script::{Beat, End, MIB, Pace, Reader, Script, Seen, content, cut};
+use streams::script::{AsTold, Beat, End, MIB, Pace, Reader, Script, Seen, content, cut};
 use streams::upload::{Boxed, Tally, Wire, in_process, on_threads, tokens};
 use streams::wire::{Server, bearer, client, over_sockets};
 use support::{HOUR, SECOND, issuer, issuer_that, origins, settle};
@@ -318,6 +318,119 @@ async fn an_upload_that_turns_out_to_be_empty_is_replayed_with_its_length_unknow
     assert_eq!(*hints.lock().unwrap(), [(None, false), (None, false)]);
 }
 
+// ===== Polls that are under way =====
+
+/// Two frames of three bytes, and then a poll that takes as long as somebody wants it to.
+struct Midway {
+    polls: usize,
+    /// Told in the third poll, which then waits.
+    entered: Option<oneshot::Sender<()>>,
+    goes_on: std::sync::mpsc::Receiver<()>,
+    with: Beat,
+}
+
+impl Body for Midway {
+    type Data = Bytes;
+    type Error = AsTold;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AsTold>>> {
+        self.polls += 1;
+        match self.polls {
+            1 | 2 => return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"abc"))))),
+            3 => {
+                self.entered.take().unwrap().send(()).unwrap();
+                self.goes_on.recv().unwrap();
+            }
+            _ => return Poll::Ready(None),
+        }
+        match &self.with {
+            Beat::Data(data) => Poll::Ready(Some(Ok(Frame::data(data.clone())))),
+            Beat::Trailers(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers.clone())))),
+            Beat::Fail => Poll::Ready(Some(Err(AsTold))),
+            Beat::Panic => std::panic::panic_any(streams::script::PANIC),
+            _ => Poll::Ready(None),
+        }
+    }
+}
+
+/// The replay has come to the end of its tape while the first attempt is still in the middle of a poll. What
+/// comes of that is the replay's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_poll_brings_that_is_under_way_during_the_takeover_goes_to_the_replay() {
+    panics();
+    let trailers = streams::script::trailers(&mut fastrand::Rng::with_seed(1));
+    let abc = Bytes::from_static(b"abc");
+    let failed = Seen {
+        end: Some(End::Failed),
+        ..Seen::whole(b"abcabc", None)
+    };
+    for (with, expected, first_ends) in [
+        (Beat::Data(abc), Seen::whole(b"abcabcabc", None), Some(End::Failed)),
+        (
+            Beat::Trailers(trailers.clone()),
+            Seen::whole(b"abcabc", Some(&trailers)),
+            Some(End::Failed),
+        ),
+        // Its last poll was the last of all.
+        (Beat::Yield, Seen::whole(b"abcabc", None), Some(End::Whole)),
+        (Beat::Fail, failed.clone(), Some(End::Failed)),
+        (Beat::Panic, failed, None),
+    ] {
+        let (entered, is_entered) = oneshot::channel();
+        let (go_on, goes_on) = std::sync::mpsc::channel();
+        let is_entered = Arc::new(Mutex::new(Some(is_entered)));
+        let log = Log::default();
+        let logged = log.clone();
+        let server = service_fn(move |request: Request<Boxed>| {
+            let (log, go_on) = (logged.clone(), go_on.clone());
+            let is_entered = is_entered.lock().unwrap().take();
+            async move {
+                let mut reader = Reader::new(request.into_body(), Pace::Steady);
+                let mut answer = Response::new(page("welcome"));
+                if let Some(is_entered) = is_entered {
+                    log.read_on(reader);
+                    is_entered.await.unwrap();
+                    *answer.status_mut() = StatusCode::UNAUTHORIZED;
+                    return Ok::<_, BoxError>(answer);
+                }
+                // The tape is one frame, because these are small. Then there is nothing as yet.
+                reader.read_to(6).await;
+                let waits = std::future::poll_fn(|cx| Poll::Ready(pin!(reader.frames(1)).poll(cx).is_pending()));
+                assert!(waits.await);
+                go_on.send(()).unwrap();
+                log.read_on(reader);
+                Ok(answer)
+            }
+        });
+        let (tokens, _) = tokens(Duration::ZERO);
+        let client = TokenLayer::new(&tokens, origins()).replay_via(Boxed::new).layer(server);
+        let body = Midway {
+            polls: 0,
+            entered: Some(entered),
+            goes_on,
+            with: with.clone(),
+        };
+        let request = Request::put("https://api.example.com/me")
+            .body(Boxed::new(body))
+            .unwrap();
+        let answer = timeout(Duration::from_secs(60), client.oneshot(request))
+            .await
+            .expect("hangs");
+        assert_eq!(answer.unwrap().status(), StatusCode::OK);
+        let (first, second) = {
+            let mut reading = log.reading.lock().unwrap();
+            (reading.remove(0), reading.remove(0))
+        };
+        let second = timeout(Duration::from_secs(60), second).await.expect("hangs").unwrap();
+        assert_eq!(second, expected, "{with:?}");
+        match (first.await, first_ends) {
+            (Ok(seen), end) => assert_eq!((seen.bytes, seen.end), (6, end), "{with:?}"),
+            (Err(panicked), end) => assert!(panicked.is_panic() && end.is_none(), "{with:?}"),
+        }
+    }
+    assert_eq!(panics(), 0);
+}
+
 // ===== Bodies that fail =====
 
 #[tokio::test(start_paused = true)]
@@ -491,21 +604,19 @@ impl Body for Stream {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.frames == 0 {
             return Poll::Ready(None);
         }
         self.frames -= 1;
-        Poll::Ready(Some(Ok(http_body::Frame::data(self.alive.frame(&[7; 1024])))))
+        Poll::Ready(Some(Ok(Frame::data(self.alive.frame(&[7; 1024])))))
     }
 }
 
 /// Sends `frames` frames to a server that looks at what is alive after each of them; it answers with
-/// `status` after `answers_at` of them. No newer token is to be had.
-async fn alive_after_each(frames: usize, answers_at: usize, status: StatusCode, keep_future: bool) -> Vec<usize> {
+/// `status` after `answers_at` of them. No newer token is to be had. The call's future is kept, as it is if
+/// somebody pins it and goes on.
+async fn alive_after_each(frames: usize, answers_at: usize, status: StatusCode) -> Vec<usize> {
     let (tokens, _) = issuer_that(only_one);
     let alive = Alive::default();
     let (tell, told) = oneshot::channel();
@@ -534,7 +645,7 @@ async fn alive_after_each(frames: usize, answers_at: usize, status: StatusCode, 
             Ok::<_, BoxError>(answer)
         }
     });
-    let client = TokenLayer::new(&tokens, origins()).replay_via(Boxed::new).layer(server);
+    let mut client = TokenLayer::new(&tokens, origins()).replay_via(Boxed::new).layer(server);
     let stream = Stream {
         frames,
         alive: alive.clone(),
@@ -542,35 +653,29 @@ async fn alive_after_each(frames: usize, answers_at: usize, status: StatusCode, 
     let request = Request::put("https://api.example.com/me")
         .body(Boxed::new(stream))
         .unwrap();
-    let mut answer = Box::pin(client.oneshot(request));
-    let _answer = answer.as_mut().await.unwrap();
-    let kept = keep_future.then_some(answer);
-    let seen = told.await.unwrap();
-    drop(kept);
-    assert_eq!(alive.bytes(), 0);
-    seen
+    let mut call = Box::pin(client.ready().await.unwrap().call(request));
+    let _answer = call.as_mut().await.unwrap();
+    told.await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
 async fn beyond_the_limit_nothing_is_kept() {
-    let alive = alive_after_each(1024, 1024, StatusCode::UNAUTHORIZED, false).await;
+    let alive = alive_after_each(1024, 1024, StatusCode::UNAUTHORIZED).await;
     assert_eq!(alive[..64], (1..=64).map(|frames| frames << 10).collect::<Vec<_>>());
     assert_eq!(alive[64..], [0; 960]);
 }
 
 /// As it is with a stream in both directions, which may go on for days.
 #[tokio::test(start_paused = true)]
-async fn once_it_is_accepted_nothing_is_kept_be_its_future_alive_or_not() {
-    for keep_future in [false, true] {
-        let alive = alive_after_each(1024, 10, StatusCode::OK, keep_future).await;
-        assert_eq!(alive[9], 10 << 10);
-        assert_eq!(alive[10..], [0; 1014], "{keep_future}");
-    }
+async fn once_it_is_accepted_nothing_is_kept() {
+    let alive = alive_after_each(1024, 10, StatusCode::OK).await;
+    assert_eq!(alive[9], 10 << 10);
+    assert_eq!(alive[10..], [0; 1014]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn once_the_refusal_was_handed_back_nothing_is_kept() {
-    let alive = alive_after_each(1024, 10, StatusCode::UNAUTHORIZED, false).await;
+    let alive = alive_after_each(1024, 10, StatusCode::UNAUTHORIZED).await;
     assert_eq!(alive[9], 10 << 10);
     assert_eq!(alive[10..], [0; 1014]);
 }
