@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod support;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,22 +20,7 @@ use tokio::time::sleep;
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_token::{BodyCode, Buffered, CloneBody, Origins, ReplayBody, Token, TokenLayer, Tokens, provider_fn};
 
-const SECOND: Duration = Duration::from_secs(1);
-
-fn tokens() -> (Tokens, Arc<AtomicUsize>) {
-    let fetches = Arc::new(AtomicUsize::new(0));
-    let counter = fetches.clone();
-    let tokens = Tokens::new(provider_fn(move |_| {
-        let nth = counter.fetch_add(1, Ordering::SeqCst);
-        async move { Ok(Token::bearer(format!("test-{nth}")).expires_in(Duration::from_secs(86_400))) }
-    }))
-    .unwrap();
-    (tokens, fetches)
-}
-
-fn origins() -> Origins {
-    Origins::only("https://api.example.com").unwrap()
-}
+use support::{SECOND, at_once, origins};
 
 /// A request body in frames of 1000 bytes.
 struct Frames(
@@ -73,7 +60,7 @@ where
 /// A route that refuses every upload, on an origin that takes the token elsewhere.
 #[tokio::test(start_paused = true)]
 async fn uploads_over_the_limit_that_a_route_refuses_cost_a_fetch_a_minute() {
-    let (tokens, fetches) = tokens();
+    let (tokens, fetches) = at_once();
     let client = TokenLayer::new(&tokens, origins())
         .replay(Buffered::unboxed().limit(1500))
         .layer(tower::service_fn(uploads::<ReplayBody<Frames>>));
@@ -95,7 +82,7 @@ fn grpc_call() -> Request<String> {
 #[tokio::test(start_paused = true)]
 async fn a_grpc_refusal_for_another_scheme_is_no_acceptance() {
     for other in ["Basic realm=\"x\"", "Bearer error=\"insufficient_scope\""] {
-        let (tokens, fetches) = tokens();
+        let (tokens, fetches) = at_once();
         let nth = Arc::new(AtomicUsize::new(0));
         let server = tower::service_fn(move |_: Request<String>| {
             let mut response = Response::new(Full::new(Bytes::new()));
@@ -140,7 +127,7 @@ async fn a_candidate_that_cannot_be_read_is_no_acceptance() {
             "{\"data\":\"0123456789012345678901234567890123456789\",\"code\":\"InvalidAccessToken\"}",
         )],
     ] {
-        let (tokens, fetches) = tokens();
+        let (tokens, fetches) = at_once();
         let nth = Arc::new(AtomicUsize::new(0));
         let server = tower::service_fn(move |_: Request<String>| {
             let script = match nth.fetch_add(1, Ordering::SeqCst) % 2 {
@@ -169,7 +156,7 @@ async fn a_candidate_that_cannot_be_read_is_no_acceptance() {
 /// The inner service failed, and the caller has the error: nothing of the request may stay.
 #[tokio::test]
 async fn a_future_that_ended_with_an_error_keeps_nothing() {
-    let (tokens, _) = tokens();
+    let (tokens, _) = at_once();
     let alive = Arc::new(());
     let server = tower::service_fn(|_: Request<ReplayBody<Frames>>| async {
         Err::<Response<String>, BoxError>("connection reset".into())
@@ -241,7 +228,7 @@ async fn the_patience_ends_with_the_inspection() {
             Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"message")))))
         }
     }
-    let (tokens, _) = tokens();
+    let (tokens, _) = at_once();
     tokens.get().await.unwrap();
     let server = tower::service_fn(|_: Request<String>| async {
         Ok::<_, BoxError>(Response::new(Late(Box::pin(sleep(Duration::from_millis(10))), false)))
@@ -267,7 +254,7 @@ async fn refused_in_mid_upload(h2: bool) -> (StatusCode, usize, usize) {
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use hyper_util::server::conn::auto;
 
-    let (tokens, fetches) = tokens();
+    let (tokens, fetches) = at_once();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -365,7 +352,7 @@ impl<B: Body> tower_token::Classify<B> for Mine {
 /// A 401 that is refused by default stays one if 401 is a candidate as well.
 #[tokio::test(start_paused = true)]
 async fn a_candidate_without_a_listed_code_is_judged_by_its_challenge() {
-    let (tokens, fetches) = tokens();
+    let (tokens, fetches) = at_once();
     let server = tower::service_fn(|request: Request<String>| async move {
         let mut response = Response::new(Full::new(Bytes::from("{}")));
         if request.headers()["authorization"] == "Bearer test-0" {

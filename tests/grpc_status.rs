@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod support;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,8 +22,9 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_token::{CloneBody, Grpc, Peeked, Token, TokenLayer, Tokens, provider_fn};
 
+use support::{SECOND, at_once};
+
 const MOMENT: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
 
 /// What a response does after its head.
 #[derive(Clone)]
@@ -88,13 +91,7 @@ impl Scene {
 
 /// A server that answers the n-th request, counted from 1, by script; the first step may be its head's status.
 fn scene(rule: impl Fn(usize) -> (Option<&'static str>, Vec<Then>) + Clone + Send + Sync + 'static) -> Scene {
-    let fetches = Arc::new(AtomicUsize::new(0));
-    let counter = fetches.clone();
-    let tokens = Tokens::new(provider_fn(move |_| {
-        let nth = counter.fetch_add(1, Ordering::SeqCst);
-        async move { Ok(Token::bearer(format!("test-{nth}")).expires_in(Duration::from_secs(86_400))) }
-    }))
-    .unwrap();
+    let (tokens, fetches) = at_once();
     let deliveries = Arc::new(AtomicUsize::new(0));
     let counter = deliveries.clone();
     let server = tower::service_fn(move |_: Request<String>| {

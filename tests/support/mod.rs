@@ -55,6 +55,17 @@ pub(crate) fn issuer_that(
     (tokens, issuer)
 }
 
+/// Mints `test-0`, `test-1`, ... at once, every one for a day, and counts them.
+pub(crate) fn at_once() -> (Tokens, Arc<AtomicUsize>) {
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let counter = fetches.clone();
+    let tokens = Tokens::new(provider_fn(move |_| {
+        let nth = counter.fetch_add(1, Ordering::SeqCst);
+        async move { Ok(Token::bearer(format!("test-{nth}")).expires_in(24 * HOUR)) }
+    }));
+    (tokens.unwrap(), fetches)
+}
+
 fn observed<F, Fut>(provider: ProviderFn<F>, issuer: Arc<Issuer>) -> Tokens
 where
     F: Fn(FetchContext) -> Fut + Send + Sync + 'static,
