@@ -106,6 +106,8 @@ pub enum HandedBack {
     RefusedAgain,
     /// No newer token could be had.
     NotRenewed,
+    /// A newer token was there, but it could not be put on the request, or the inner service did not become ready.
+    NotReady,
     /// The breaker is open.
     Breaker,
     /// It came when the caller had the response already, in its trailers.

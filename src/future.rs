@@ -350,7 +350,7 @@ where
         match (paused, landed) {
             (None, _) => Step::Done(Err(spent())),
             (Some(paused), Landed::Published | Landed::Superseded) => self.again(paused),
-            (Some(paused), Landed::Failed(error)) => self.give_up(paused.refusal, error),
+            (Some(paused), Landed::Failed(error)) => self.give_up(paused.refusal, HandedBack::NotRenewed, error),
         }
     }
 
@@ -374,7 +374,7 @@ where
     }
 
     fn unreplayable(self, paused: Option<PausedOf<S, R, C, B, ResBody>>) -> StepOf<S, R, C, B, ResBody> {
-        self.give_up(paused.and_then(|paused| paused.refusal), spent())
+        self.give_up(paused.and_then(|paused| paused.refusal), HandedBack::NotKept, spent())
     }
 
     /// The flight that a request without a token waited for has landed.
@@ -384,7 +384,7 @@ where
             (Some(paused), Landed::Published | Landed::Superseded) => self.readying(paused, false),
             (Some(paused), Landed::Failed(error)) => match self.core().engine().last_resort() {
                 Some(_) => self.readying(paused, true),
-                None => self.give_up(paused.refusal, error),
+                None => self.give_up(paused.refusal, HandedBack::NotRenewed, error),
             },
         }
     }
@@ -413,7 +413,7 @@ where
             return Step::Done(Err(spent()));
         };
         if let Err(error) = readied {
-            return self.give_up(paused.refusal, error);
+            return self.give_up(paused.refusal, HandedBack::NotReady, error);
         }
         let presentation = &self.core().presentation;
         let boarding = match self.core().engine().last_resort().filter(|_| resort) {
@@ -442,12 +442,17 @@ where
                     landing,
                 })
             }
-            Boarding::Denied(error) => self.give_up(paused.refusal, error),
+            Boarding::Denied(error) => self.give_up(paused.refusal, HandedBack::NotReady, error),
         }
     }
 
     /// No second attempt: a refused request gets the server's own answer, any other the error.
-    fn give_up(self, refusal: Option<Response<C::Body>>, error: impl Into<BoxError>) -> StepOf<S, R, C, B, ResBody> {
+    fn give_up(
+        self,
+        refusal: Option<Response<C::Body>>,
+        reason: HandedBack,
+        error: impl Into<BoxError>,
+    ) -> StepOf<S, R, C, B, ResBody> {
         let Some(response) = refusal else {
             return Step::Done(Err(error.into()));
         };
@@ -456,7 +461,6 @@ where
             .as_ref()
             .and_then(|attempt| attempt.refused.or(attempt.generation));
         if let Some(generation) = refused {
-            let reason = HandedBack::NotRenewed;
             self.core().engine().tell(&Event::HandedBack { generation, reason });
         }
         Step::Done(Ok(response))

@@ -507,7 +507,7 @@ async fn a_replay_strategy_may_wrap_the_request_body() {
     for (body, sent, handed_back) in [
         ("kept", vec![Wrapped::First("kept"), Wrapped::Second("kept")], None),
         ("too long", vec![Wrapped::First("too long")], Some(HandedBack::NotKept)),
-        ("late", vec![Wrapped::First("late")], Some(HandedBack::NotRenewed)),
+        ("late", vec![Wrapped::First("late")], Some(HandedBack::NotKept)),
         ("once", vec![Wrapped::Passed("once")], Some(HandedBack::NotKept)),
         ("free", vec![Wrapped::Passed("free")], None),
     ] {
