@@ -33,6 +33,9 @@ use crate::error::BoxError;
 /// An upload that is broken off ends its HTTP/1 connection. A pool opens another; over a client that has
 /// that one connection and no other, use [`Never`](super::Never).
 ///
+/// If rustc says of a call in a spawned task that an "implementation of `Replay` is not general enough"
+/// (rust-lang/rust#102211, for body types that spell out a boxed error), put the body in a type of your own.
+///
 /// ```
 /// # fn layer(tokens: &tower_token::Tokens, origins: tower_token::Origins) {
 /// use http_body_util::combinators::UnsyncBoxBody;
