@@ -259,13 +259,15 @@ where
     /// An answer to look into, or a refusal.
     fn answered(self, verdict: Verdict, head: response::Parts, body: ResBody) -> StepOf<S, R, C, B, ResBody> {
         let classify = &self.lane.core.classify;
-        match (verdict, self.report()) {
-            (Verdict::Inspect(limit), Some(report)) => Step::Next(State::Inspecting {
+        if let Verdict::Inspect(limit) = verdict
+            && let Some(report) = self.report()
+        {
+            return Step::Next(State::Inspecting {
                 inspecting: classify.inspect(&head, body, limit, report),
                 head: Some(Box::new(head)),
-            }),
-            (verdict, _) => self.judged(verdict, Response::from_parts(head, classify.pass(body))),
+            });
         }
+        self.judged(verdict, Response::from_parts(head, classify.pass(body)))
     }
 
     /// A word on the token that may come when the response was handed on already.
