@@ -13,6 +13,8 @@ pub mod client;
 mod exchange;
 #[cfg(feature = "oauth2")]
 pub mod oauth2;
+#[cfg(feature = "oauth2")]
+mod reading;
 
 use std::fmt;
 use std::future::Future;

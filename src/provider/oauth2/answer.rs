@@ -4,16 +4,15 @@
 //! (RFC 6749 §5.2); whatever a gateway, a firewall or a broken proxy puts in between is transient.
 //! Prose (`error_description`) is never quoted, because issuers have echoed tokens in it.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 use crate::error::FetchError;
 use crate::provider::exchange::{Answer, Hidden};
+use crate::provider::reading::{NOT_AN_OBJECT, TWICE, is_printable, json, may_have_committed, retry_after, seconds};
 use crate::token::Secret;
 
 /// What was granted (RFC 6749 §5.1).
@@ -104,10 +103,13 @@ impl Reading<'_> {
         let code = self.oauth_code();
         let code = code.as_deref();
         if status == StatusCode::TOO_MANY_REQUESTS || code.is_some_and(asks_for_patience) {
-            return self.coded(FetchError::throttled(self.retry_after(), self.said(status)), code);
+            return self.coded(
+                FetchError::throttled(retry_after(&self.answer.headers, self.now), self.said(status)),
+                code,
+            );
         }
         if status.is_server_error() {
-            let error = match self.retry_after() {
+            let error = match retry_after(&self.answer.headers, self.now) {
                 Some(wait) if status == StatusCode::SERVICE_UNAVAILABLE => {
                     FetchError::throttled(Some(wait), self.said(status))
                 }
@@ -169,7 +171,10 @@ impl Reading<'_> {
             | "unmet_authentication_requirements" => {
                 FetchError::needs_interaction(format!("{host} wants a person to sign in or to consent"))
             }
-            _ if asks_for_patience(code) => FetchError::throttled(self.retry_after(), self.said(self.answer.status)),
+            _ if asks_for_patience(code) => FetchError::throttled(
+                retry_after(&self.answer.headers, self.now),
+                self.said(self.answer.status),
+            ),
             _ => FetchError::transient(format!("{host} answered with an OAuth error")),
         };
         self.coded(error, Some(code))
@@ -211,31 +216,6 @@ impl Reading<'_> {
         }
         json(body).map(Secret::new)
     }
-
-    /// Source: RFC 9110 §10.2.3. At most an hour is obeyed.
-    fn retry_after(&self) -> Option<Duration> {
-        let headers = &self.answer.headers;
-        let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-            let seconds = value.parse().unwrap_or(u64::MAX);
-            return Some(Duration::from_secs(seconds).min(AN_HOUR));
-        }
-        let until = httpdate::parse_http_date(value).ok()?;
-        // The issuer's own clock, where it tells it: ours may be off by more than the wait.
-        let date = headers
-            .get(DATE)
-            .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
-        let wait = until.duration_since(date.unwrap_or(self.now)).unwrap_or_default();
-        Some(wait.min(AN_HOUR))
-    }
-}
-
-/// Whether the issuer may have spent the credential before it failed, a proxy in front of it included.
-fn may_have_committed(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
-    )
 }
 
 fn asks_for_patience(code: &str) -> bool {
@@ -253,39 +233,6 @@ fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
         Some(_) => Err(()),
     }
-}
-
-fn is_printable(text: &str) -> bool {
-    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
-}
-
-/// Whole seconds, rounded down, at most a year; nothing and zero are unknown.
-fn seconds(value: Option<&Value>) -> Result<Option<Duration>, ()> {
-    let seconds = match value {
-        None | Some(Value::Null) => 0,
-        Some(Value::Number(number)) => match (number.as_u64(), number.as_f64()) {
-            (Some(seconds), _) => seconds,
-            // Rounds down, and ends at `u64::MAX`.
-            (None, Some(seconds)) if seconds >= 0.0 => seconds as u64,
-            _ => return Err(()),
-        },
-        Some(Value::String(text)) => digits(text)?,
-        Some(_) => return Err(()),
-    };
-    Ok(Some(Duration::from_secs(seconds).min(A_YEAR)).filter(|life| !life.is_zero()))
-}
-
-/// `3600`, `3599.5`, and nothing else that a parser of numbers might take (`+1`, `3.6e3`, `inf`).
-fn digits(text: &str) -> Result<u64, ()> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if text.is_empty() {
-        return Ok(0);
-    }
-    if whole.is_empty() || fraction.is_empty() || !plain(whole) || !plain(fraction) {
-        return Err(());
-    }
-    Ok(whole.parse().unwrap_or(u64::MAX))
 }
 
 /// Text (RFC 6749 §3.3), or a list, as some issuers have it.
@@ -323,71 +270,9 @@ fn form(body: &[u8]) -> Result<Value, &'static str> {
     Ok(Value::Object(fields))
 }
 
-fn json(body: &[u8]) -> Result<Value, &'static str> {
-    // The parser's own limit (128) keeps its stack; ours is stricter.
-    if nests_deeper_than(JSON_DEPTH, body) {
-        return Err("it is nested deeper than 32");
-    }
-    let mut parser = serde_json::Deserializer::from_slice(body);
-    let fields = parser.deserialize_map(Fields).map_err(|error| {
-        if error.to_string().starts_with(TWICE) {
-            TWICE
-        } else {
-            NOT_AN_OBJECT
-        }
-    })?;
-    parser.end().map_err(|_| NOT_AN_OBJECT)?;
-    Ok(Value::Object(fields))
-}
-
-/// Counts brackets outside of strings; what is not JSON is left to the parser.
-fn nests_deeper_than(limit: usize, body: &[u8]) -> bool {
-    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
-    for byte in body {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'{' | b'[' if !quoted => depth += 1,
-            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > limit {
-            return true;
-        }
-    }
-    false
-}
-
-/// The top-level object, in which no name may stand twice: which of two values counts would be the parser's choice.
-struct Fields;
-
-impl<'de> Visitor<'de> for Fields {
-    type Value = Map<String, Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Map::new();
-        while let Some((name, value)) = entries.next_entry::<String, Value>()? {
-            if fields.insert(name, value).is_some() {
-                return Err(A::Error::custom(TWICE));
-            }
-        }
-        Ok(fields)
-    }
-}
-
-const JSON_DEPTH: usize = 32;
-const AN_HOUR: Duration = Duration::from_secs(3600);
-const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-const TWICE: &str = "a field stands in it twice";
-const NOT_AN_OBJECT: &str = "it is not a JSON object";
-
 #[cfg(test)]
 mod tests {
+    use http::header::{DATE, RETRY_AFTER};
     use zeroize::Zeroizing;
 
     use super::*;
