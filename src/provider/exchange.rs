@@ -58,12 +58,14 @@ impl TokenClient {
     /// Sends `request` and brings the answer, whatever its status.
     ///
     /// The whole exchange ends within [`FetchContext::timeout`]. Nothing of `hidden` gets into an error.
+    /// It is one of the three that a fetch may make; the fourth is not sent.
     pub(crate) async fn send(
         &self,
         mut request: http::Request<Bytes>,
         context: &FetchContext,
         hidden: &Hidden,
     ) -> Result<Answer, FetchError> {
+        context.budget.take()?;
         context.mark(request.extensions_mut());
         let host = request.uri().host().unwrap_or_default().to_owned();
         let timeout = context.timeout().min(LONGEST);
@@ -382,6 +384,7 @@ pub(crate) mod tests {
             clock: Clock::of_tokio(),
             timeout: Duration::from_secs(30),
             engine: 0,
+            budget: Arc::default(),
         }
     }
 

@@ -5,12 +5,13 @@
 //! [`FetchContext::credential`]; it keeps no state of its own. It never sees
 //! [`Tokens`](crate::Tokens): timeouts, deduplication, backoff and waiting are not its concern.
 
+mod budget;
 mod fixed;
 
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "oauth2")]
-mod exchange;
+pub(crate) mod exchange;
 #[cfg(feature = "oauth2")]
 pub mod oauth2;
 #[cfg(feature = "oauth2")]
@@ -29,6 +30,7 @@ use crate::clock::Clock;
 use crate::error::{Faults, FetchError};
 use crate::token::{Secret, Token};
 
+pub(crate) use budget::{Budget, MOST};
 #[cfg(feature = "oauth2")]
 pub use exchange::TokenClient;
 pub use fixed::Fixed;
@@ -65,7 +67,11 @@ pub trait TokenProvider: Send + Sync + 'static {
         IfLost::ReplayOnce
     }
 
-    /// How many exchanges one call of [`fetch`](Self::fetch) may make; the fetch timeout counts for each. Default: 1.
+    /// How many exchanges one call of [`fetch`](Self::fetch) may make; the
+    /// [fetch timeout](crate::RefreshPolicy::fetch_timeout) counts for each. Default: 1.
+    ///
+    /// Zero counts as one. More than three count as three: that is what one flight makes in all, a
+    /// second presentation included, and [`FetchContext::exchanges_left`] says what is left of it.
     fn exchanges(&self) -> u32 {
         1
     }
@@ -178,6 +184,7 @@ pub struct FetchContext {
     pub(crate) clock: Clock,
     pub(crate) timeout: Duration,
     pub(crate) engine: u64,
+    pub(crate) budget: Arc<Budget>,
 }
 
 impl FetchContext {
@@ -212,6 +219,16 @@ impl FetchContext {
     /// timeout comes before the engine's.
     pub fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// How many exchanges may still be made for this token: three at first, for this call and a second
+    /// presentation after it together. After [`Tokens::shutdown`](crate::Tokens::shutdown) none, but for
+    /// a first one.
+    ///
+    /// `TokenClient`, through which the strategies of this crate send, takes one for each request and
+    /// refuses the fourth. A client of your own is not counted while it runs.
+    pub fn exchanges_left(&self) -> u32 {
+        self.budget.left()
     }
 
     /// Marks a token request, so that a layer that waits for this very token refuses it at once

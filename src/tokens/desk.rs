@@ -79,6 +79,8 @@ pub(super) struct Desk {
     pub(super) breaker: Breaker,
     pub(super) phase: Phase,
     pub(super) fetches: u64,
+    /// Sent by the flights that have landed.
+    exchanges: u64,
     /// The generation that is published next.
     upcoming: Generation,
     /// The issuer handed out the same token again, so a refusal of it is not the token's fault alone.
@@ -121,6 +123,7 @@ impl Desk {
             breaker: Breaker::default(),
             phase: Phase::Open,
             fetches: 0,
+            exchanges: 0,
             upcoming: Generation::FIRST,
             repeated: false,
             tick: 0,
@@ -372,7 +375,7 @@ impl Desk {
         let generation = self.upcoming;
         self.upcoming = generation.next();
         let token = token.landed(at.engine, generation, issued.to_system_time(), dies.to_system_time());
-        let begun = self.air.take().and_then(|air| air.begun).unwrap_or(self.tick);
+        let begun = self.ground().and_then(|air| air.begun).unwrap_or(self.tick);
         let current = Arc::new(Current {
             token,
             generation,
@@ -392,7 +395,7 @@ impl Desk {
 
     /// Takes a flight that brought nothing out of the air; returns the error as callers see it.
     pub(super) fn fail(&mut self, flight: &Flight, error: FetchError, if_lost: IfLost, now: Instant) -> FetchError {
-        self.air = None;
+        self.ground();
         // A refused step-up says nothing about the credential; a lost one may have spent it.
         if flight.step_up && !error.is_lost() || !self.counts(flight) {
             return error;
@@ -409,7 +412,8 @@ impl Desk {
         now: Instant,
     ) -> Option<Arc<Flight>> {
         let pause = self.min_interval(policy);
-        let air = self.air.take_if(|air| Arc::ptr_eq(&air.flight, flight))?;
+        self.air.as_ref().filter(|air| Arc::ptr_eq(&air.flight, flight))?;
+        let air = self.ground()?;
         if self.counts(flight) {
             self.schedule.aborted(air.begun.is_some(), if_lost, pause, now);
         }
@@ -418,7 +422,14 @@ impl Desk {
 
     /// Takes a flight out of the air whose answer no longer counts.
     pub(super) fn discard(&mut self) {
-        self.air = None;
+        self.ground();
+    }
+
+    /// Frees the air.
+    fn ground(&mut self) -> Option<Aloft> {
+        let air = self.air.take()?;
+        self.exchanges += u64::from(air.flight.budget.spent());
+        Some(air)
     }
 
     /// The flight that was waiting for the air to be free goes up.
@@ -459,6 +470,21 @@ impl Desk {
         self.credential = credential.map(|credential| Arc::new(Secret::new(credential)));
         let aloft = self.air.as_ref().map(|air| air.flight.clone());
         aloft.into_iter().chain(self.next.take()).collect()
+    }
+
+    /// No more fetches for good; what is in the air ends with the exchange it is in. Returns whom to tell.
+    pub(super) fn shut_down(&mut self) -> Option<Arc<Flight>> {
+        self.phase = Phase::ShutDown;
+        if let Some(air) = &self.air {
+            air.flight.budget.close();
+        }
+        self.cancel_next()
+    }
+
+    /// How many exchanges were sent so far.
+    pub(super) fn exchanges(&self) -> u64 {
+        let aloft = self.in_air().map_or(0, |flight| flight.budget.spent());
+        self.exchanges + u64::from(aloft)
     }
 
     pub(super) fn in_air(&self) -> Option<&Arc<Flight>> {

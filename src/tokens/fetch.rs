@@ -10,14 +10,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::desk::{Current, Departure, Vetted};
+use super::desk::{Current, Departure, Phase, Vetted};
 use super::engine::Engine;
 use super::flight::{Flight, Landed};
 use super::store;
 use crate::clock::Wall;
 use crate::error::{Class, Error, FetchError};
 use crate::event::Event;
-use crate::provider::{FetchContext, IfLost};
+use crate::provider::{FetchContext, IfLost, MOST};
 use crate::token::{Expiry, Generation, Token, Warning};
 
 /// Flies `flight`, and whatever was waiting for the air to be free.
@@ -92,8 +92,9 @@ impl Pilot {
         let Err(error) = &first else { return first };
         // By whichever clock saw more of it: one misses a suspend, the other a step back.
         let elapsed = || began.until(engine.now()).max(began_mono.elapsed());
+        let shut_down = || engine.desk().phase == Phase::ShutDown;
         let again = match engine.provider.if_lost() {
-            _ if !error.is_lost() => false,
+            _ if !error.is_lost() || shut_down() => false,
             IfLost::ReplayOnce => lost_before == 0,
             IfLost::ReplayWithin(limit) => lost_before == 0 && elapsed() < limit,
             IfLost::NeverReplay | IfLost::Idempotent => false,
@@ -108,6 +109,10 @@ impl Pilot {
             if desk.counts(&self.flight) {
                 desk.adopt(kept);
             }
+        }
+        // The store was asked meanwhile.
+        if shut_down() {
+            return first;
         }
         let asked_again = engine.now();
         match self.exchange().await.map(|token| (token, asked_again)) {
@@ -135,10 +140,13 @@ impl Pilot {
                 // A little less than ours, so that a client's own timeout, which knows more, comes first.
                 timeout: limit - limit / 100,
                 engine: engine.id(),
+                budget: self.flight.budget.clone(),
             }
         };
-        let limit = limit.saturating_mul(engine.provider.exchanges().clamp(1, 3));
-        timeout(limit, engine.provider.fetch(context))
+        let limit = limit.saturating_mul(engine.provider.exchanges().clamp(1, MOST));
+        let budget = &self.flight.budget;
+        let spent_before = budget.spent();
+        let fetched = timeout(limit, engine.provider.fetch(context))
             .await
             .unwrap_or_else(|_| {
                 Err(FetchError::transient(format!(
@@ -146,7 +154,13 @@ impl Pilot {
                  if its client goes through the layer that waits for it, give it a client of its own"
                 ))
                 .lost())
-            })
+            });
+        // A client of the provider's own takes none, but something was sent: an answer came or was lost.
+        let sent = fetched.as_ref().map_or_else(FetchError::is_lost, |_| true);
+        if sent && budget.spent() == spent_before {
+            let _ = budget.take();
+        }
+        fetched
     }
 
     /// Persist, publish, wake, tell.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::challenge::Challenge;
 use crate::error::{Error, Kind};
-use crate::provider::Cause;
+use crate::provider::{Budget, Cause};
 
 /// A fetch that was decided, is in the air, or has landed.
 pub(crate) struct Flight {
@@ -24,6 +24,8 @@ pub(crate) struct Flight {
     pub(super) not_before: Option<Instant>,
     /// Its answer counts only if nobody signed out or installed a credential since.
     pub(super) fence: u64,
+    /// What it may send, and has sent.
+    pub(super) budget: Arc<Budget>,
     seats: usize,
     state: Mutex<State>,
 }
@@ -47,6 +49,7 @@ impl Flight {
             step_up: false,
             not_before: None,
             fence,
+            budget: Arc::default(),
             seats,
             state: Mutex::new(State::InAir(Seats::default())),
         }

@@ -172,13 +172,10 @@ impl Tokens {
 
     /// Decides on no more fetches, and waits until the one in the air, or waiting for its time, has landed.
     ///
-    /// Callers that wait get what it brought. The token in place goes out until it expires.
+    /// That one ends with the exchange it is in, or with its first: a lost answer is not asked for
+    /// again. Callers that wait get what it brought. The token in place goes out until it expires.
     pub async fn shutdown(&self) {
-        let stranded = {
-            let mut desk = self.engine.desk();
-            desk.phase = desk::Phase::ShutDown;
-            desk.cancel_next()
-        };
+        let stranded = self.engine.desk().shut_down();
         if let Some(stranded) = stranded {
             stranded.land(Landed::Superseded);
         }
@@ -233,6 +230,7 @@ impl Tokens {
             expires_at: current.and_then(|current| current.token.expiry_time()),
             expires_in: current.map(|current| wall.until(current.plan.dies)),
             fetches: desk.fetches,
+            exchanges: desk.exchanges(),
             failures: desk.schedule.failures(),
             last_error,
             fetching: desk.in_air().is_some(),
@@ -399,6 +397,10 @@ pub struct Status {
     pub expires_in: Option<Duration>,
     /// How many fetches were begun so far.
     pub fetches: u64,
+    /// How many exchanges with the issuer were made for them: every request that went through a
+    /// `TokenClient`, and one for each call of a provider with a client of its own that brought a token or
+    /// lost its answer.
+    pub exchanges: u64,
     /// How many failed in a row.
     pub failures: u32,
     /// Why the last one failed, if no token came since.

@@ -1,6 +1,7 @@
 //! The engine alone, in virtual time, with providers that count.
 
 mod accidents;
+mod exchanges;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
