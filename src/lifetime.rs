@@ -174,8 +174,15 @@ impl RefreshPolicy {
         let jitter = life.mul_f64((self.jitter * fastrand::f64()).clamp(0.0, 0.5));
         // Half of the life is used whatever was drawn, else short tokens would be renewed all the time.
         let planned = dies.before(advisory).before(jitter).max(dies.before(life / 2));
-        let stale = [hint, renew_by].into_iter().flatten().fold(planned, Wall::min);
         let min_interval = self.min_interval.min(life / 4);
+        // A renewal that begins at its deadline lands after it.
+        let ahead = renew_by.filter(|deadline| now < *deadline).map(|deadline| {
+            let span = sent.until(deadline);
+            let ahead = deadline.before(default_advisory(span).min(span / 2));
+            ahead.max(now.after(min_interval.min(now.until(deadline) / 2)))
+        });
+        let due = renew_by.map(|deadline| ahead.filter(|_| deadline <= dies).unwrap_or(deadline));
+        let stale = [hint, due].into_iter().flatten().fold(planned, Wall::min);
         Plan {
             // A hint of nothing, or a deadline that is over, must not renew all the time.
             stale: stale.max(now.after(min_interval)).min(required),
@@ -274,6 +281,18 @@ mod tests {
         let hint = now.after(Duration::from_secs(10));
         let plan = RefreshPolicy::default().plan((now, now, now.after(Duration::from_secs(3600))), Some(hint), None);
         assert_eq!(plan.stale, hint);
+    }
+
+    #[test]
+    fn what_has_to_be_renewed_by_an_instant_is_renewed_ahead_of_it() {
+        let (now, policy) = (Wall::of(SystemTime::now()), RefreshPolicy::default().jitter(0.0));
+        let minutes = |minutes: u64| now.after(minutes as u32 * MINUTE);
+        let stale = |renew_by| policy.plan((now, now, minutes(60)), None, Some(renew_by)).stale;
+        assert_eq!(stale(minutes(20)), minutes(15));
+        assert_eq!(stale(minutes(4)), minutes(2), "half of the time there is");
+        assert_eq!(stale(minutes(60)), minutes(45));
+        assert_eq!(stale(minutes(600)), minutes(45), "the token dies first");
+        assert_eq!(stale(minutes(0)), now.after(Duration::from_secs(1)), "it is over");
     }
 
     #[test]

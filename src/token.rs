@@ -88,6 +88,9 @@ impl Token {
     }
 
     /// The instant by which it has to be renewed, for tokens that can only be renewed alive.
+    ///
+    /// Its renewal begins ahead of that, by the default of
+    /// [`RefreshPolicy::refresh_before`](crate::RefreshPolicy::refresh_before), or half of the time there is.
     #[must_use]
     pub fn renew_by(self, at: SystemTime) -> Self {
         self.edit(|inner| inner.renew_by = Some(at))
