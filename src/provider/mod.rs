@@ -76,6 +76,20 @@ pub trait TokenProvider: Send + Sync + 'static {
         1
     }
 
+    /// A token that it was configured with: in place from [`build`](crate::TokensBuilder::build) on, as
+    /// generation 1 and without a fetch, if it is alive at `now`.
+    ///
+    /// Asked once, and not at all where [`TokensBuilder::credential`](crate::TokensBuilder::credential) was
+    /// given: what was kept is newer. One without an expiry gets the
+    /// [assumed life](crate::RefreshPolicy::assumed_life) and the warning event, as a fetched one does; one
+    /// without [`Token::issued_at`] counts as issued `now`. A dead one is not sent, but its
+    /// [credential](Token::credential) is used all the same. One that cannot be sent at all, because it is
+    /// empty or holds other than visible ASCII, fails the build. Default: none.
+    fn initial(&self, now: SystemTime) -> Option<Token> {
+        let _ = now;
+        None
+    }
+
     /// Names everything that is configured wrongly. Called by [`Tokens::new`](crate::Tokens::new).
     fn check(&self, faults: &mut Faults) {
         let _ = faults;
@@ -252,6 +266,7 @@ pub(crate) trait AnyProvider: Send + Sync + 'static {
     fn fetch(&self, context: FetchContext) -> BoxFuture<'_, Result<Token, FetchError>>;
     fn if_lost(&self) -> IfLost;
     fn exchanges(&self) -> u32;
+    fn initial(&self, now: SystemTime) -> Option<Token>;
 }
 
 impl<P: TokenProvider> AnyProvider for P {
@@ -265,5 +280,9 @@ impl<P: TokenProvider> AnyProvider for P {
 
     fn exchanges(&self) -> u32 {
         TokenProvider::exchanges(self)
+    }
+
+    fn initial(&self, now: SystemTime) -> Option<Token> {
+        TokenProvider::initial(self, now)
     }
 }

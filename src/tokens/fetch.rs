@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -201,10 +202,7 @@ impl Pilot {
             expires_in: engine.now().until(current.plan.dies),
             waited,
         });
-        for &warning in current.token.warnings() {
-            let generation = current.generation;
-            engine.tell(&Event::Warned { generation, warning });
-        }
+        engine.warn_of(&current);
         (Some(current), next)
     }
 
@@ -247,6 +245,35 @@ impl Pilot {
 }
 
 impl Engine {
+    /// Puts a token in place that nobody fetched, if it is alive. Its credential is used in any case.
+    pub(super) fn begin_with(self: &Arc<Self>, token: Token) {
+        let credential = token.renewal_credential().cloned();
+        let vetted = self.vet(token, self.now());
+        let current = {
+            let mut desk = self.desk();
+            if let Some(credential) = credential {
+                desk.adopt(credential);
+            }
+            let Ok(vetted) = vetted else { return };
+            let current = desk.publish(vetted, self.outlook(false));
+            self.show(Some(current.clone()));
+            current
+        };
+        self.published.send_replace(current.generation.get());
+        self.warn_of(&current);
+        // Without a runtime only the wall clock sees its end.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(Timer::of(self, &current).run());
+        }
+    }
+
+    fn warn_of(&self, current: &Current) {
+        let generation = current.generation;
+        for &warning in current.token.warnings() {
+            self.tell(&Event::Warned { generation, warning });
+        }
+    }
+
     /// Adopts nothing that is empty, unprintable or dead on arrival; knows when the rest dies.
     fn vet(&self, token: Token, sent: Wall) -> Result<Vetted, FetchError> {
         if let Some(flaw) = token.flaw() {

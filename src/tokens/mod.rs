@@ -343,7 +343,8 @@ impl TokensBuilder {
 
     /// What tokens are renewed with from the start, as [`Tokens::install`] takes it.
     ///
-    /// Default: nothing; the provider uses what it was configured with.
+    /// Default: nothing; the provider uses what it was configured with. Given, it stands above that, also
+    /// above a [configured token](TokenProvider::initial).
     pub fn credential(mut self, credential: Value) -> Self {
         self.credential = Some(credential);
         self
@@ -355,21 +356,30 @@ impl TokensBuilder {
         self
     }
 
-    /// Makes the handle. Starts nothing.
+    /// Makes the handle. Starts no fetch.
     ///
     /// # Errors
     ///
     /// [`Error::is_config`]; the message names every wrong field and what would be right.
     pub fn build(mut self) -> Result<Tokens, Error> {
         self.policy.check(&mut self.faults);
+        let initial = match self.credential {
+            None => self.provider.initial(self.clock.now()),
+            Some(_) => None,
+        };
+        if let Some(flaw) = initial.as_ref().and_then(Token::flaw) {
+            self.faults.add("initial", flaw);
+        }
         self.faults.into_result()?;
         let engine = Engine::new(self.provider, self.policy, self.clock, self.store, self.observers);
+        let engine = Arc::new(engine);
         if let Some(credential) = self.credential {
             engine.desk().adopt(credential);
         }
-        Ok(Tokens {
-            engine: Arc::new(engine),
-        })
+        if let Some(token) = initial {
+            engine.begin_with(token);
+        }
+        Ok(Tokens { engine })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod accidents;
 mod exchanges;
+mod initial;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
