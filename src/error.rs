@@ -349,6 +349,13 @@ impl FetchError {
         self.credential.as_deref().map(Secret::expose)
     }
 
+    /// Nothing that matters was presented.
+    #[cfg(feature = "endpoint")]
+    pub(crate) fn not_lost(mut self) -> Self {
+        self.lost = false;
+        self
+    }
+
     pub(crate) fn reclassified(mut self, class: Class) -> Self {
         self.class = class;
         self

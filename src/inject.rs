@@ -4,7 +4,7 @@
 //! client and as a query parameter through another. What can be computed once is computed once per
 //! token and layer ([`Inject::ready`]); a call only [puts](Inject::put) it.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, Entry};
@@ -12,6 +12,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri, request};
 
 use crate::error::Error;
+use crate::percent;
 use crate::stripe::Striped;
 use crate::token::Token;
 
@@ -190,8 +191,8 @@ impl Inject for Query {
         if self.name.is_empty() {
             return Err(Error::config("query.name", "is empty; write the name of the parameter"));
         }
-        let name = percent_encoded(&self.name);
-        let pair = format!("{name}={}", percent_encoded(token.secret())).into();
+        let name = percent::encoded(&self.name);
+        let pair = format!("{name}={}", percent::encoded(token.secret())).into();
         // Checked here, so that `put` has nothing left to refuse.
         let fits = |ready: &ReadyQuery| with_pair("/", "", ready).is_some();
         let ready = ReadyQuery {
@@ -251,19 +252,6 @@ fn decodes_to(encoded: &str, name: &str) -> bool {
         };
     }
     decoded == name.as_bytes()
-}
-
-/// Everything but RFC 3986 §2.3's unreserved characters as `%XX`.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
-            // Writing to a string does not fail.
-            _ => _ = write!(encoded, "%{byte:02X}"),
-        }
-    }
-    encoded
 }
 
 /// A cookie: `Cookie: <name>=<token>`, beside the caller's others. Replaces one of that name. Source: RFC 6265 §4.2.

@@ -11,6 +11,8 @@ mod attempt;
 mod challenge;
 mod classify;
 mod clock;
+#[cfg(feature = "endpoint")]
+mod document;
 mod error;
 mod event;
 mod future;
@@ -18,6 +20,7 @@ mod inject;
 mod layer;
 mod lifetime;
 mod origin;
+mod percent;
 mod presentation;
 mod provider;
 mod replay;
@@ -44,9 +47,17 @@ pub use inject::{Authorization, Cookie, Header, Inject, InjectFn, Query, ReadyHe
 pub use layer::{Prototype, TokenLayer};
 pub use lifetime::{Freshness, RefreshPolicy};
 pub use origin::{NoToken, Origins};
+#[cfg(feature = "alibaba")]
+pub use provider::alibaba;
 #[cfg(feature = "client")]
 pub use provider::client;
+#[cfg(feature = "huawei")]
+pub use provider::huawei;
+#[cfg(feature = "tencent")]
+pub use provider::tencent;
 pub use provider::{Cause, FetchContext, Fixed, IfLost, ProviderFn, TokenProvider, provider_fn};
+#[cfg(feature = "endpoint")]
+pub use provider::{Endpoint, Fallback, endpoint};
 #[cfg(feature = "oauth2")]
 pub use provider::{TokenClient, oauth2};
 pub use replay::{Auto, Buffered, CloneBody, Kept, Methods, Never, Recording, Replay, ReplayBody, TryClone, Unboxed};

@@ -5,8 +5,18 @@
 //! [`FetchContext::credential`]; it keeps no state of its own. It never sees
 //! [`Tokens`](crate::Tokens): timeouts, deduplication, backoff and waiting are not its concern.
 
+#[cfg(feature = "alibaba")]
+pub mod alibaba;
 mod budget;
+#[cfg(feature = "endpoint")]
+pub mod endpoint;
+#[cfg(feature = "endpoint")]
+mod fallback;
 mod fixed;
+#[cfg(feature = "huawei")]
+pub mod huawei;
+#[cfg(feature = "endpoint")]
+mod if_lost;
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -16,6 +26,8 @@ pub(crate) mod exchange;
 pub mod oauth2;
 #[cfg(feature = "oauth2")]
 mod reading;
+#[cfg(feature = "tencent")]
+pub mod tencent;
 
 use std::fmt;
 use std::future::Future;
@@ -31,8 +43,12 @@ use crate::error::{Faults, FetchError};
 use crate::token::{Secret, Token};
 
 pub(crate) use budget::{Budget, MOST};
+#[cfg(feature = "endpoint")]
+pub use endpoint::Endpoint;
 #[cfg(feature = "oauth2")]
 pub use exchange::TokenClient;
+#[cfg(feature = "endpoint")]
+pub use fallback::Fallback;
 pub use fixed::Fixed;
 
 /// Mints a token.
@@ -74,6 +90,14 @@ pub trait TokenProvider: Send + Sync + 'static {
     /// second presentation included, and [`FetchContext::exchanges_left`] says what is left of it.
     fn exchanges(&self) -> u32 {
         1
+    }
+
+    /// Whether its tokens are renewed without traffic, because a dead one cannot be renewed.
+    ///
+    /// Asked once, by [`build`](crate::TokensBuilder::build);
+    /// [`RefreshPolicy::keep_alive`](crate::RefreshPolicy::keep_alive) overrides it. Default: no.
+    fn keeps_alive(&self) -> bool {
+        false
     }
 
     /// A token that it was configured with: in place from [`build`](crate::TokensBuilder::build) on, as

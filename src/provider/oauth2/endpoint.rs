@@ -365,7 +365,7 @@ fn basic(id: &str, secret: &str) -> http::Result<HeaderValue> {
 }
 
 /// The URL of a token endpoint, or what is wrong with it. The advice never quotes it.
-fn uri(url: &str) -> Result<Uri, &'static str> {
+pub(in crate::provider) fn uri(url: &str) -> Result<Uri, &'static str> {
     if url.contains('#') {
         return Err("it holds a fragment; leave out what follows the # (RFC 6749 §3.2)");
     }

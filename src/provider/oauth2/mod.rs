@@ -26,3 +26,6 @@ pub use super::exchange::IntoTokenClient;
 pub use client_credentials::ClientCredentialsGrant;
 pub use endpoint::ClientAuth;
 pub use refresh_token::RefreshTokenGrant;
+
+#[cfg(feature = "endpoint")]
+pub(in crate::provider) use endpoint::uri;

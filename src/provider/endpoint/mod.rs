@@ -1,0 +1,648 @@
+//! A token endpoint as data: [`Endpoint`].
+//!
+//! An API that hands out tokens is four decisions: how the request is written, how it is signed, where
+//! the answer's fields are, what its errors mean. They are a JSON document here, so that one more API is
+//! one more document; the vendors that ship with this crate are such documents.
+//!
+//! ```json
+//! { "type": "endpoint",
+//!   "acquire": { "method": "GET", "url": "https://api.example.com/token", "query": { "appid": "{appid}", "secret": "{secret}" } },
+//!   "renew":   { "method": "POST", "url": "https://api.example.com/token/{appid}/{access_token}", "form": { "refresh_token": "{refresh_token}" } },
+//!   "vars":    { "appid": "a", "secret": { "env": "S" } },
+//!   "sign":    "none",
+//!   "answer":  { "token": "/access_token", "refresh_token": "/refresh_token", "expires": { "seconds": "/expires_in" }, "keep": { "session": "/session_id" } },
+//!   "errors":  { "code": "/errcode", "ok": [0], "classes": { "throttled": [45009, "429"], "terminal": [40013, "InvalidAccessToken"] } },
+//!   "renew_before_death": true }
+//! ```
+//!
+//! # Requests
+//!
+//! `acquire` makes a token from nothing, `renew` from the last one; either may be left out. A request has a
+//! `method` (default: POST), a `url`, and optionally `query`, `headers`, and `form` or `json` as its body.
+//! In their texts `{name}` stands for a value, percent-encoded for its place; `{{` is a brace. The values are
+//!
+//! | placeholder | value |
+//! |---|---|
+//! | `{access_token}`, `{refresh_token}` | of the last answer |
+//! | a name in `answer.keep` | that field of the last answer that had it |
+//! | a name in `vars` | as configured: a text, `{"env": "NAME"}`, `{"file": "path"}` |
+//! | `{nonce}`, `{timestamp}` | 32 hexadecimal digits and the time (`2026-11-21T10:17:45Z`), new on every attempt |
+//!
+//! A parameter that is nothing but a placeholder without a value is left out. `access_token`, `refresh_token`
+//! and what the request lists in `needs` never are: without them it cannot be made.
+//!
+//! # Signatures
+//!
+//! `"sign": "none"`, or Alibaba Cloud's ACS3-HMAC-SHA256:
+//! `"sign": { "acs3": { "access_key_id": "..", "access_key_secret": {"env": ".."}, "security_token": null } }`.
+//!
+//! # Answers
+//!
+//! A 2xx with a token that is not empty; the pointers are RFC 6901's. `expires` is one of `{"seconds": p}`,
+//! `{"millis": p}`, `{"at": p}` (RFC 3339, measured by the answer's `Date` where our clock is off by more
+//! than 5 s) and `{"lifetime": "15m"}`, which counts from the moment of sending.
+//!
+//! # Errors
+//!
+//! `code` is a pointer or a list of them, `ok` the codes that are none. `classes` sorts codes, and statuses
+//! written as one (`"404"`), into `throttled`, `transient`, `terminal`, `needs_interaction`, `config`,
+//! `ambiguous` (the request may have been carried out) and `clock` (corrected by `Date`, and sent once more);
+//! `Throttling.*` is every code that begins so. What is in no list:
+//!
+//! | answer | class |
+//! |---|---|
+//! | 429, 503 with `Retry-After` | throttled; `Retry-After`, or `x-acs-retry-after` in milliseconds |
+//! | 408, 425, 503, a redirect (which is not followed), a code in an answer of 200 | transient |
+//! | 500, 502, 504; a 2xx that is malformed, without a token, over 1 MiB or cut off | transient, and the request may have been carried out ([`IfLost`]) |
+//! | another 4xx in JSON or without a body | terminal |
+//! | another 4xx that is neither, such as a gateway's HTML | transient |
+//!
+//! # Renewing
+//!
+//! With `"renew_before_death": true` a token is renewed alive or not at all: it is kept alive without
+//! traffic, and once it is dead or refused, `acquire` is asked instead. `"fallback": "never"` is for an
+//! `acquire` that is good for one use. `"replay"` (`once`, `never`, `idempotent`, `{"within": "30s"}`) says
+//! what may be done when an answer was lost; the default is `once` where the answer has a `refresh_token`, else
+//! `idempotent`.
+
+mod acs3;
+mod answer;
+mod errors;
+mod request;
+mod template;
+mod vendor;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use self::answer::{Death, Fields};
+use self::errors::{Errors, Meaning};
+use self::request::Call;
+use self::template::{ACCESS_TOKEN, REFRESH_TOKEN, Values};
+use super::exchange::{Answer, Hidden, IntoTokenClient, TokenClient};
+use super::fallback::{Situation, Way};
+use super::reading::{date, json, retry_after};
+use super::{Cause, FetchContext, IfLost, TokenProvider};
+use crate::document;
+use crate::error::{Class, Error, Faults, FetchError};
+use crate::token::{Secret, Token};
+
+pub use super::fallback::Fallback;
+pub use crate::document::{Source, Span};
+
+pub(super) use self::acs3::Acs3;
+pub(super) use self::answer::rfc3339;
+pub(super) use self::vendor::vendor_methods;
+
+/// A token endpoint as a document describes it. See [`Endpoint`].
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// `endpoint`, where the document stands alone.
+    #[serde(rename = "type")]
+    kind: Option<OwnKind>,
+    acquire: Option<Call>,
+    renew: Option<Call>,
+    #[serde(default)]
+    vars: BTreeMap<String, Source>,
+    #[serde(default)]
+    sign: Sign,
+    answer: Fields,
+    #[serde(default)]
+    errors: Errors,
+    /// Whether it can only be renewed alive. Default: false.
+    #[serde(default)]
+    renew_before_death: bool,
+    #[serde(default)]
+    fallback: Fallback,
+    replay: Option<IfLost>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+enum OwnKind {
+    Endpoint,
+}
+
+/// How requests are signed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+enum Sign {
+    #[default]
+    None,
+    Acs3(Acs3Keys),
+}
+
+/// Keys of Alibaba Cloud.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Acs3Keys {
+    access_key_id: Source,
+    access_key_secret: Source,
+    /// Of temporary keys (STS).
+    security_token: Option<Source>,
+}
+
+impl Acs3Keys {
+    /// The keys themselves; `at` is where they stand in the document.
+    pub(crate) fn read(&self, at: &str, base: &Path, faults: &mut Faults) -> Acs3 {
+        let mut read = |field: &str, source: &Source| {
+            source.secret(base).unwrap_or_else(|advice| {
+                faults.add(format!("{at}.{field}"), advice);
+                Secret::from("")
+            })
+        };
+        Acs3 {
+            access_key_id: read("access_key_id", &self.access_key_id),
+            access_key_secret: read("access_key_secret", &self.access_key_secret),
+            security_token: self.security_token.as_ref().map(|token| read("security_token", token)),
+        }
+    }
+}
+
+impl Document {
+    /// The endpoint, with its secrets read; relative paths begin at `base`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`]; the message names every field whose secret cannot be read.
+    pub fn into_endpoint(self, base: &Path) -> Result<Endpoint, Error> {
+        let mut faults = Faults::default();
+        let endpoint = self.resolved(base, &mut faults);
+        faults.into_result()?;
+        Ok(endpoint)
+    }
+
+    pub(crate) fn resolved(self, base: &Path, faults: &mut Faults) -> Endpoint {
+        let mut vars = BTreeMap::new();
+        for (name, source) in &self.vars {
+            match source.secret(base) {
+                Ok(value) => _ = vars.insert(name.clone(), value),
+                Err(advice) => faults.add(format!("vars.{name}"), advice),
+            }
+        }
+        let sign = match &self.sign {
+            Sign::None => None,
+            Sign::Acs3(keys) => Some(keys.read("sign.acs3", base, faults)),
+        };
+        Endpoint {
+            acquire: self.acquire,
+            renew: self.renew,
+            vars,
+            sign,
+            if_lost: self.replay.unwrap_or(match self.answer.rotates() {
+                true => IfLost::ReplayOnce,
+                false => IfLost::Idempotent,
+            }),
+            answer: self.answer,
+            errors: self.errors,
+            renew_before_death: self.renew_before_death,
+            fallback: self.fallback,
+            dead: Class::Terminal,
+            token_alias: ACCESS_TOKEN,
+            seed: Map::new(),
+            skew: Arc::default(),
+            client: OnceLock::new(),
+        }
+    }
+}
+
+/// A token provider that a document describes: for an API that nobody has written a strategy for.
+///
+/// The [module's own page](self) has the document's form.
+///
+/// ```
+/// use tower_token::{Endpoint, Tokens};
+///
+/// # #[cfg(feature = "client")] {
+/// // WeChat: HTTP 200 with an errcode, and a token that is acquired anew each time.
+/// let wechat = Endpoint::from_json(r#"{
+///     "acquire": { "method": "GET", "url": "https://api.weixin.qq.com/cgi-bin/token",
+///                  "query": { "grant_type": "client_credential", "appid": "{appid}", "secret": "{secret}" } },
+///     "vars":    { "appid": "wx0000", "secret": "test-secret" },
+///     "answer":  { "token": "/access_token", "expires": { "seconds": "/expires_in" } },
+///     "errors":  { "code": "/errcode", "ok": [0],
+///                  "classes": { "throttled": [45009, 45011], "transient": [-1], "config": [40013, 40125, 40164] } }
+/// }"#)?;
+/// let tokens = Tokens::new(wechat)?;
+/// # let _ = tokens; }
+/// # Ok::<(), tower_token::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Endpoint {
+    pub(super) acquire: Option<Call>,
+    pub(super) renew: Option<Call>,
+    vars: BTreeMap<String, Secret<String>>,
+    pub(super) sign: Option<Acs3>,
+    pub(super) answer: Fields,
+    errors: Errors,
+    renew_before_death: bool,
+    fallback: Fallback,
+    if_lost: IfLost,
+    /// What a terminal verdict is when nothing can be acquired.
+    pub(super) dead: Class,
+    /// What an installed credential may call its token instead of `access_token`.
+    pub(super) token_alias: &'static str,
+    /// What to renew before there is a credential.
+    seed: Map<String, Value>,
+    /// Seconds that the issuer's clock is ahead of ours, as far as it complained.
+    skew: Arc<AtomicI64>,
+    /// Filled by the first exchange where no client was given and feature `client` has one.
+    client: OnceLock<TokenClient>,
+}
+
+impl Endpoint {
+    /// Reads the document. Relative paths of secrets begin at the current directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`]; the message names the field's path in the document and what would be right.
+    pub fn from_json(document: &str) -> Result<Self, Error> {
+        document::read::<Document>(document)?.into_endpoint(Path::new(""))
+    }
+
+    /// The value of a placeholder, over one in the document's `vars`. One of eight bytes or more is treated as a secret.
+    #[must_use]
+    pub fn var(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.vars.insert(name.into(), Secret::new(value.into()));
+        self
+    }
+
+    /// What may be done when a request was sent and its answer was lost. Default: the document's `replay`.
+    #[must_use]
+    pub fn if_lost(mut self, policy: IfLost) -> Self {
+        self.if_lost = policy;
+        self
+    }
+
+    /// What sends the token request: any `Clone` service of `http::Request`s, or a [`TokenClient`].
+    ///
+    /// Default: with feature `client` one like `client::https` that keeps no connection open, else none. It
+    /// must not go through the layer that waits for this token, nor follow redirects, nor send a request again
+    /// on its own.
+    #[must_use]
+    pub fn client<Via>(mut self, client: impl IntoTokenClient<Via>) -> Self {
+        self.client = OnceLock::from(client.into_token_client());
+        self
+    }
+
+    fn token_client(&self) -> Option<&TokenClient> {
+        #[cfg(feature = "client")]
+        return Some(
+            self.client
+                .get_or_init(|| TokenClient::new(super::client::Https::unpooled())),
+        );
+        #[cfg(not(feature = "client"))]
+        return self.client.get();
+    }
+
+    /// What there is to renew with: what was kept or installed, else the seed.
+    fn kept<'a>(&'a self, context: &'a FetchContext) -> Map<String, Value> {
+        match context.credential() {
+            None => self.seed.clone(),
+            Some(Value::Object(kept)) => {
+                let mut kept = kept.clone();
+                if let Some(token) = kept.remove(self.token_alias) {
+                    kept.insert(ACCESS_TOKEN.to_owned(), token);
+                }
+                kept
+            }
+            Some(_) => Map::new(),
+        }
+    }
+
+    /// Sends a request, once more if it was our clock that was wrong.
+    async fn exchange(
+        &self,
+        call: &Call,
+        context: &FetchContext,
+        kept: &Map<String, Value>,
+    ) -> Result<Token, FetchError> {
+        let (error, corrected) = match self.attempt(call, context, kept).await {
+            Ok(token) => return Ok(token),
+            Err(failure) => failure,
+        };
+        let Some(skew) = corrected.filter(|_| context.exchanges_left() > 0) else {
+            return Err(error);
+        };
+        self.skew.store(skew, Ordering::Relaxed);
+        self.attempt(call, context, kept).await.map_err(|(error, _)| error)
+    }
+
+    /// One exchange. With an error may come by how much our clock turned out to be wrong.
+    async fn attempt(
+        &self,
+        call: &Call,
+        context: &FetchContext,
+        kept: &Map<String, Value>,
+    ) -> Result<Token, (FetchError, Option<i64>)> {
+        let plain = |error| (error, None);
+        let client = self
+            .token_client()
+            .ok_or_else(|| plain(FetchError::config(format!("client: {NO_CLIENT}"))))?;
+        let nonce = acs3::nonce();
+        let timestamp = acs3::timestamp(shifted(context.now(), self.skew.load(Ordering::Relaxed)));
+        let values = self.values(call, kept, &nonce, &timestamp);
+        let request = call.request(&values, self.sign.as_ref()).map_err(plain)?;
+        let hidden = self.hidden(kept, context);
+        let sent_at = context.now();
+        let answer = client.send(request, context, &hidden).await.map_err(plain)?;
+        let reading = Reading {
+            endpoint: self,
+            answer: &answer,
+            host: &call.host(),
+            hidden: &hidden,
+            now: context.now(),
+        };
+        reading.token(sent_at, kept)
+    }
+
+    fn values<'a>(
+        &'a self,
+        call: &'a Call,
+        kept: &'a Map<String, Value>,
+        nonce: &'a str,
+        timestamp: &'a str,
+    ) -> Values<'a> {
+        Values {
+            kept,
+            vars: &self.vars,
+            nonce,
+            timestamp,
+            needs: &call.needs,
+        }
+    }
+
+    fn is_possible(&self, call: &Call, kept: &Map<String, Value>) -> bool {
+        call.is_possible(&self.values(call, kept, "", ""))
+    }
+
+    /// What must not be printed.
+    fn hidden(&self, kept: &Map<String, Value>, context: &FetchContext) -> Hidden {
+        let mut hidden = Hidden::default();
+        // Short ones (`1`, `prod`) are no secrets, and parts of words that any message may hold.
+        let vars = self.vars.values().map(|value| value.expose().as_str());
+        let kept = kept.values().filter_map(Value::as_str);
+        for secret in vars.chain(kept).filter(|value| value.len() >= 8) {
+            hidden.add(secret);
+        }
+        hidden.add(context.previous().map_or("", Token::secret));
+        if let Some(sign) = &self.sign {
+            sign.hide(&mut hidden);
+        }
+        hidden
+    }
+
+    /// What can be said of a token that can neither be renewed nor acquired.
+    fn stuck(&self, had_one: bool) -> FetchError {
+        if had_one {
+            return FetchError::new(
+                self.dead,
+                "the token is dead, and nothing is configured to acquire another with",
+            );
+        }
+        FetchError::config("there is nothing to renew, and nothing is configured to acquire a token with; install one")
+    }
+}
+
+impl TokenProvider for Endpoint {
+    async fn fetch(&self, context: FetchContext) -> Result<Token, FetchError> {
+        let kept = self.kept(&context);
+        let had_one = context.credential().is_some() || !self.seed.is_empty();
+        let possible = |call: &Call| self.is_possible(call, &kept);
+        let acquirable = self.acquire.as_ref().filter(|call| possible(call));
+        let situation = Situation {
+            renewable: self.renew.as_ref().map(possible),
+            acquirable: self.acquire.as_ref().map(possible),
+            had_one,
+            too_late: self.renew_before_death && is_dead(&context),
+        };
+        let acquire = async |call: &Call| {
+            let acquired = self.exchange(call, &context, &kept).await;
+            // Acquiring spends nothing, unless it can be done only once.
+            acquired.map_err(|error| match self.fallback {
+                Fallback::Dead => error.not_lost(),
+                Fallback::Never => error,
+            })
+        };
+        match (self.fallback.way(&situation), &self.renew, acquirable) {
+            (Way::Renew, Some(renew), acquirable) => match self.exchange(renew, &context, &kept).await {
+                Err(error) if error.class() == Class::Terminal => {
+                    match acquirable.filter(|_| self.fallback.may_acquire(had_one) && context.exchanges_left() > 0) {
+                        Some(call) => acquire(call).await,
+                        None => Err(error.reclassified(self.dead)),
+                    }
+                }
+                renewed => renewed,
+            },
+            (Way::Acquire, _, Some(call)) => acquire(call).await.map_err(|error| match error.class() {
+                Class::Terminal => error.reclassified(self.dead),
+                _ => error,
+            }),
+            _ => Err(self.stuck(had_one)),
+        }
+    }
+
+    fn if_lost(&self) -> IfLost {
+        self.if_lost
+    }
+
+    fn exchanges(&self) -> u32 {
+        // A third one is due to a clock that was off.
+        [self.acquire.is_some(), self.renew.is_some(), true]
+            .map(u32::from)
+            .iter()
+            .sum()
+    }
+
+    fn keeps_alive(&self) -> bool {
+        self.renew.is_some() && (self.renew_before_death || self.answer.refresh_expires.is_some())
+    }
+
+    fn check(&self, faults: &mut Faults) {
+        let known = |name: &str| self.vars.contains_key(name) || self.answer.keep.contains_key(name);
+        if let Some(call) = &self.acquire {
+            call.check("acquire", &known, faults);
+        }
+        if let Some(call) = &self.renew {
+            call.check("renew", &known, faults);
+        }
+        if self.acquire.is_none() && self.renew.is_none() {
+            faults.add("acquire", "there is neither acquire nor renew; write one of them");
+        }
+        if self.client.get().is_none() && cfg!(not(feature = "client")) {
+            faults.add("client", NO_CLIENT);
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.renew.as_ref().or(self.acquire.as_ref()).map(Call::host);
+        f.debug_struct("Endpoint")
+            .field("host", &host)
+            .field("fallback", &self.fallback)
+            .field("if_lost", &self.if_lost)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the token's time is over, or a server refused it.
+fn is_dead(context: &FetchContext) -> bool {
+    let over = |token: &Token| token.expiry_time().is_some_and(|dies| dies <= context.now());
+    context.cause() == Cause::Refused || context.previous().is_some_and(over)
+}
+
+/// An answer, as one endpoint has it.
+struct Reading<'a> {
+    endpoint: &'a Endpoint,
+    answer: &'a Answer,
+    host: &'a str,
+    hidden: &'a Hidden,
+    now: SystemTime,
+}
+
+impl Reading<'_> {
+    fn token(&self, sent_at: SystemTime, last: &Map<String, Value>) -> Result<Token, (FetchError, Option<i64>)> {
+        let (status, errors) = (self.answer.status, &self.endpoint.errors);
+        let body = self.body();
+        let code = body.as_ref().ok().and_then(|body| errors.code(body.expose()));
+        if !status.is_success() || code.is_some() {
+            return Err(self.refusal(code.as_deref(), body.is_ok()));
+        }
+        let malformed = |flaw| FetchError::transient(format!("malformed answer from {}: {flaw}", self.host)).lost();
+        let body = body.map_err(|flaw| (malformed(flaw), None))?;
+        let body = body.expose();
+        let (kept, sound) = self.endpoint.answer.kept(body, last);
+        // Whatever else is wrong with the answer, what it renews with has replaced what was presented.
+        let rotated = kept.get(REFRESH_TOKEN) != last.get(REFRESH_TOKEN);
+        let salvaged = |flaw| match rotated {
+            true => (malformed(flaw).new_credential(Value::Object(kept.clone())), None),
+            false => (malformed(flaw), None),
+        };
+        sound.map_err(salvaged)?;
+        let issued = self.endpoint.answer.issued(body).map_err(salvaged)?;
+        let at = |death| match death {
+            Death::After(life) => sent_at.checked_add(life).unwrap_or(sent_at),
+            Death::At(instant) => shifted(instant, -self.skew()),
+        };
+        let mut token = Token::bearer(issued.token)
+            .issued_at(sent_at)
+            .credential(Value::Object(kept));
+        if let Some(death) = issued.dies {
+            token = match death {
+                Death::After(life) => token.expires_in(life),
+                Death::At(_) => token.expires_at(at(death)),
+            };
+            if self.endpoint.renew_before_death {
+                token = token.renew_by(at(death));
+            }
+        }
+        if let Some(death) = issued.refresh_dies {
+            token = token.renew_by(at(death));
+        }
+        Ok(token)
+    }
+
+    /// An error in its class, and by how much our clock is wrong if it is about that.
+    fn refusal(&self, code: Option<&str>, is_json: bool) -> (FetchError, Option<i64>) {
+        let status = self.answer.status;
+        let said = format!("{} answered {}", self.host, status.as_u16());
+        if status.is_redirection() {
+            let error = format!("{said}, a redirect, which is not followed: the URL has to be the final address");
+            return (FetchError::transient(error), None);
+        }
+        let wait = self.retry_after();
+        let patient = |class: FetchError| match wait {
+            Some(wait) if status == http::StatusCode::SERVICE_UNAVAILABLE => {
+                FetchError::throttled(Some(wait), said.clone())
+            }
+            _ => class,
+        };
+        let error = match self.endpoint.errors.meaning(status, code) {
+            Meaning::Throttled => FetchError::throttled(wait, said.clone()),
+            Meaning::Terminal if code.is_none() && !is_json && !self.is_empty() => {
+                FetchError::transient(format!("{said} without JSON: a gateway, or not the token endpoint"))
+            }
+            Meaning::Terminal => FetchError::terminal(said.clone()),
+            Meaning::NeedsInteraction => FetchError::needs_interaction(said.clone()),
+            Meaning::Config => FetchError::config(said.clone()),
+            Meaning::Ambiguous | Meaning::Lost => FetchError::transient(said.clone()).lost(),
+            Meaning::Transient => patient(FetchError::transient(said.clone())),
+            Meaning::Clock => {
+                let error = FetchError::config(format!("{said}: the clocks are too far apart"));
+                return (
+                    self.coded(error, code),
+                    date(&self.answer.headers).map(|date| seconds_between(self.now, date)),
+                );
+            }
+        };
+        (self.coded(error, code), None)
+    }
+
+    fn body(&self) -> Result<Secret<Value>, &'static str> {
+        let body = self.answer.body.as_ref().map_err(|broken| broken.reason())?;
+        json(body).map(Secret::new)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.answer.body.as_ref().is_ok_and(|body| body.trim_ascii().is_empty())
+    }
+
+    fn coded(&self, error: FetchError, code: Option<&str>) -> FetchError {
+        match code {
+            Some(code) if !self.hidden.is_in(code) => error.code(code),
+            _ => error,
+        }
+    }
+
+    /// `Retry-After` in seconds, `x-acs-retry-after` in milliseconds (Alibaba Cloud).
+    fn retry_after(&self) -> Option<Duration> {
+        let headers = &self.answer.headers;
+        let millis = || headers.get("x-acs-retry-after")?.to_str().ok()?.trim().parse().ok();
+        retry_after(headers, self.now).or_else(|| millis().map(Duration::from_millis))
+    }
+
+    /// Seconds that the issuer's clock is ahead of ours, if that is more than a slow answer explains.
+    fn skew(&self) -> i64 {
+        let skew = date(&self.answer.headers).map_or(0, |date| seconds_between(self.now, date));
+        if skew.abs() > CLOCKS_AGREE { skew } else { 0 }
+    }
+}
+
+/// Whole seconds from one to the other.
+fn seconds_between(from: SystemTime, to: SystemTime) -> i64 {
+    let whole = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    match to.duration_since(from) {
+        Ok(ahead) => whole(ahead),
+        Err(behind) => -whole(behind.duration()),
+    }
+}
+
+fn shifted(at: SystemTime, seconds: i64) -> SystemTime {
+    let span = Duration::from_secs(seconds.unsigned_abs());
+    let shifted = if seconds < 0 {
+        at.checked_sub(span)
+    } else {
+        at.checked_add(span)
+    };
+    shifted.unwrap_or(at)
+}
+
+/// A `Date` has whole seconds, and an answer takes its time: less than this is no skew.
+const CLOCKS_AGREE: i64 = 5;
+const NO_CLIENT: &str = "none is given; call .client(service) with an HTTPS client, or enable feature `client`";
+
+#[cfg(test)]
+mod tests;
