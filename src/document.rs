@@ -34,8 +34,13 @@ pub(crate) fn within<T: DeserializeOwned, E: de::Error>(part: Value) -> Result<T
     let part = Owned(part);
     serde_path_to_error::deserialize(&part.0).map_err(|error| {
         let (path, advice) = located(&error);
-        E::custom(format_args!("{MARK}{path}{MARK}{advice}"))
+        E::custom(at(&path, &advice))
     })
+}
+
+/// The text of a custom error about the field `path` further inside.
+pub(crate) fn at(path: &str, advice: &str) -> String {
+    format!("{MARK}{path}{MARK}{advice}")
 }
 
 /// Wiped when it was read.
@@ -79,7 +84,7 @@ fn located(error: &serde_path_to_error::Error<serde_json::Error>) -> (String, St
 }
 
 fn joined(mut path: String, inner: &str) -> String {
-    if !path.is_empty() && !inner.is_empty() {
+    if !path.is_empty() && !inner.is_empty() && !inner.starts_with('[') {
         path.push('.');
     }
     path + inner
@@ -190,9 +195,7 @@ impl<'de> Deserialize<'de> for Strict {
                 let (mut fields, mut nulls) = (Map::new(), Vec::new());
                 while let Some((name, Strict(value))) = entries.next_entry::<String, Strict>()? {
                     if fields.contains_key(&name) || nulls.contains(&name) {
-                        return Err(de::Error::custom(format_args!(
-                            "{MARK}{name}{MARK}stands twice; leave one of them out"
-                        )));
+                        return Err(de::Error::custom(at(&name, "stands twice; leave one of them out")));
                     }
                     match value {
                         Value::Null => nulls.push(name),
@@ -282,22 +285,18 @@ impl<'de> Deserialize<'de> for Source {
     }
 }
 
-/// A duration in a document: `"250ms"`, `"2s"`, `"15m"`, `"24h"`, `"1h 30m"`. Above zero.
+/// A duration in a document: `"250ms"`, `"2s"`, `"15m"`, `"24h"`, `"1h 30m"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wrong = || de::Error::custom(r#"is no duration above zero; write "250ms", "2s", "15m" or "24h""#);
+        let wrong = || de::Error::custom(r#"is no duration; write "250ms", "2s", "15m" or "24h""#);
         let Value::String(text) = Value::deserialize(deserializer)? else {
             return Err(wrong());
         };
         let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-        Duration::try_from(span)
-            .ok()
-            .filter(|span| !span.is_zero())
-            .map(Self)
-            .ok_or_else(wrong)
+        Duration::try_from(span).map(Self).map_err(|_| wrong())
     }
 }
 
@@ -337,7 +336,7 @@ mod schema {
 
         fn json_schema(_: &mut SchemaGenerator) -> Schema {
             json_schema!({
-                "description": "A duration above zero: 250ms, 2s, 15m, 24h",
+                "description": "A duration: 250ms, 2s, 15m, 24h",
                 "type": "string",
                 "examples": ["250ms", "2s", "15m", "24h"]
             })
@@ -415,7 +414,7 @@ mod tests {
             (r#"{"part":{}}"#, "part.name: is missing"),
             (
                 r#"{"part":{"name":"a","wait":"soon"}}"#,
-                r#"part.wait: is no duration above zero; write "250ms", "2s", "15m" or "24h""#,
+                r#"part.wait: is no duration; write "250ms", "2s", "15m" or "24h""#,
             ),
             (
                 r#"{"inner":{"name":"a","count":-1}}"#,
@@ -449,7 +448,7 @@ mod tests {
         assert_eq!(span("15m"), Some(Duration::from_secs(900)));
         assert_eq!(span("24h"), Some(Duration::from_secs(86_400)));
         assert_eq!(span("1h 30m"), Some(Duration::from_secs(5400)));
-        for wrong in ["", "15", "-2s", "0s", "soon", "1 month"] {
+        for wrong in ["", "15", "-2s", "soon", "1 month"] {
             assert_eq!(span(wrong), None, "{wrong}");
         }
     }

@@ -103,6 +103,15 @@ impl Error {
         Self { kind: Arc::new(kind) }
     }
 
+    /// What is wrong with the configuration, if that is what this is about.
+    #[cfg(feature = "config")]
+    pub(crate) fn faults(&self) -> Option<&Faults> {
+        match &*self.kind {
+            Kind::Config(faults) => Some(faults),
+            _ => None,
+        }
+    }
+
     pub(crate) fn config(field: impl Into<Cow<'static, str>>, advice: impl Into<Cow<'static, str>>) -> Self {
         let mut faults = Faults::default();
         faults.add(field, advice);
@@ -184,6 +193,38 @@ impl Faults {
     /// Names a wrong field and what to write instead. Neither may hold a secret.
     pub fn add(&mut self, field: impl Into<Cow<'static, str>>, advice: impl Into<Cow<'static, str>>) {
         self.found.push((field.into(), advice.into()));
+    }
+
+    /// Adds what `others` found, below the path `at`. A field that is named already is not named twice.
+    #[cfg(feature = "config")]
+    pub(crate) fn absorb(&mut self, at: &str, others: Faults) {
+        let path = |field| if at.is_empty() { field } else { format!("{at}.{field}").into() };
+        let found = others.found.into_iter().map(|(field, advice)| (path(field), advice)).collect();
+        self.merge(Faults { found });
+    }
+
+    /// Adds what `others` found. A field that is named already is not named twice.
+    #[cfg(feature = "config")]
+    pub(crate) fn merge(&mut self, others: Faults) {
+        for (field, advice) in others.found {
+            if !self.found.iter().any(|(known, _)| *known == field) {
+                self.add(field, advice);
+            }
+        }
+    }
+
+    /// Adds what another error is about.
+    #[cfg(feature = "config")]
+    pub(crate) fn extend(&mut self, other: &Error) {
+        let found = other.faults().map_or(&[][..], |faults| &faults.found);
+        self.found.extend_from_slice(found);
+    }
+
+    /// Adds what another error is about, as if it were about the field `at`.
+    #[cfg(feature = "config")]
+    pub(crate) fn rename(&mut self, at: &str, other: &Error) {
+        let found = other.faults().map_or(&[][..], |faults| &faults.found);
+        self.found.extend(found.iter().map(|(_, advice)| (at.to_owned().into(), advice.clone())));
     }
 
     pub(crate) fn into_result(self) -> Result<(), Error> {

@@ -11,6 +11,8 @@ mod attempt;
 mod challenge;
 mod classify;
 mod clock;
+#[cfg(feature = "config")]
+pub mod config;
 #[cfg(feature = "endpoint")]
 mod document;
 mod error;

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::errors;
 use crate::classify::BodyCode;
-use crate::error::{Class, Error, Faults, FetchError};
+use crate::error::{Class, Faults, FetchError};
 use crate::inject::Query;
 use crate::provider::endpoint::{Acs3, Endpoint, vendor_methods};
 use crate::provider::{FetchContext, IfLost, TokenProvider};
@@ -39,7 +39,7 @@ use crate::token::{Secret, Token};
 /// let tokens = Tokens::new(login)?;
 /// let layer = TokenLayer::new(&tokens, Origins::only("https://ecd.cn-hangzhou.aliyuncs.com")?)
 ///     .inject(WuyingLogin::in_query())
-///     .classify(WuyingLogin::refused()?);
+///     .classify(WuyingLogin::refused());
 /// # let _ = layer; }
 /// # Ok::<(), tower_token::Error>(())
 /// ```
@@ -177,12 +177,16 @@ impl WuyingLogin {
 
     /// Signs requests with these keys (ACS3-HMAC-SHA256). Default: they are anonymous.
     #[must_use]
-    pub fn access_key(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
-        self.endpoint.sign = Some(Acs3 {
+    pub fn access_key(self, id: impl Into<String>, secret: impl Into<String>) -> Self {
+        self.signed(Acs3 {
             access_key_id: Secret::new(id.into()),
             access_key_secret: Secret::new(secret.into()),
             security_token: None,
-        });
+        })
+    }
+
+    pub(crate) fn signed(mut self, keys: Acs3) -> Self {
+        self.endpoint.sign = Some(keys);
         // The headers say it, under a signature.
         self.endpoint
             .drop_parameters(&["Action", "Format", "Version", "Timestamp", "SignatureNonce"]);
@@ -206,11 +210,8 @@ impl WuyingLogin {
     }
 
     /// How they refuse it: a `Code` that names the login token, or a 401.
-    ///
-    /// # Errors
-    ///
-    /// None; the codes are fixed.
-    pub fn refused() -> Result<BodyCode, Error> {
+    #[allow(clippy::expect_used, reason = "constants that a test reads")]
+    pub fn refused() -> BodyCode {
         let codes = [
             "InvalidLoginToken",
             "InvalidLoginToken.Expired",
@@ -223,7 +224,9 @@ impl WuyingLogin {
             "LoginToken.Invalid",
             "ExpiredLoginToken",
         ];
-        BodyCode::new(StatusCode::BAD_REQUEST, "/Code", codes)?.or(StatusCode::FORBIDDEN, "/Code", codes)
+        BodyCode::new(StatusCode::BAD_REQUEST, "/Code", codes)
+            .and_then(|refused| refused.or(StatusCode::FORBIDDEN, "/Code", codes))
+            .expect("a pointer, and codes")
     }
 }
 

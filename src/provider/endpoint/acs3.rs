@@ -24,7 +24,7 @@ const ALGORITHM: &str = "ACS3-HMAC-SHA256";
 
 /// The keys that a request is signed with.
 #[derive(Clone)]
-pub(in crate::provider) struct Acs3 {
+pub(crate) struct Acs3 {
     pub(in crate::provider) access_key_id: Secret<String>,
     pub(in crate::provider) access_key_secret: Secret<String>,
     /// Of temporary keys (STS).

@@ -196,7 +196,7 @@ fn instant(value: Option<&Value>) -> Result<Option<SystemTime>, &'static str> {
 }
 
 /// Source: RFC 3339 §5.6. An offset has to be there; without one nobody knows the instant.
-pub(in crate::provider) fn rfc3339(text: &str) -> Option<SystemTime> {
+pub(crate) fn rfc3339(text: &str) -> Option<SystemTime> {
     text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
 }
 

@@ -97,8 +97,9 @@ use crate::token::{Secret, Token};
 pub use super::fallback::Fallback;
 pub use crate::document::{Source, Span};
 
-pub(super) use self::acs3::Acs3;
-pub(super) use self::answer::rfc3339;
+pub(crate) use self::acs3::Acs3;
+#[cfg(feature = "config")]
+pub(crate) use self::answer::rfc3339;
 pub(super) use self::vendor::vendor_methods;
 
 /// A token endpoint as a document describes it. See [`Endpoint`].

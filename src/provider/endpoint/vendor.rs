@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::answer::{Expires, Fields};
-use super::request::Call;
 use super::template::{ACCESS_TOKEN, Template};
 use super::{Acs3, Endpoint, NO_CLIENT, Span};
 use crate::error::Faults;

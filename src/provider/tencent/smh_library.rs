@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 
 use crate::classify::BodyCode;
-use crate::error::{Error, Faults, FetchError};
+use crate::error::{Faults, FetchError};
 use crate::inject::Query;
 use crate::provider::endpoint::{Endpoint, vendor_methods};
 use crate::provider::{FetchContext, IfLost, TokenProvider};
@@ -31,7 +31,7 @@ use crate::token::Token;
 /// let tokens = Tokens::new(library)?;
 /// // As `Authorization: Bearer`, which keeps it out of logs; `.inject(SmhLibrary::in_query())` is the other way.
 /// let layer = TokenLayer::new(&tokens, Origins::only("https://smh0.api.tencentsmh.cn")?)
-///     .classify(SmhLibrary::refused()?);
+///     .classify(SmhLibrary::refused());
 /// # let _ = layer; }
 /// # Ok::<(), tower_token::Error>(())
 /// ```
@@ -151,11 +151,8 @@ impl SmhLibrary {
     }
 
     /// How the API refuses a token: 403 with `InvalidAccessToken` or its kin, never 403 with `NoPermission`.
-    ///
-    /// # Errors
-    ///
-    /// None; the codes are fixed.
-    pub fn refused() -> Result<BodyCode, Error> {
+    #[allow(clippy::expect_used, reason = "constants that a test reads")]
+    pub fn refused() -> BodyCode {
         let codes = [
             "InvalidAccessToken",
             "AccessTokenNotMatchLibrary",
@@ -167,7 +164,7 @@ impl SmhLibrary {
             "InvalidAuthCode",
             "InvalidUserToken",
         ];
-        BodyCode::new(StatusCode::FORBIDDEN, "/code", codes)
+        BodyCode::new(StatusCode::FORBIDDEN, "/code", codes).expect("a pointer, and codes")
     }
 }
 

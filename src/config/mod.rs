@@ -1,0 +1,241 @@
+//! One token as a JSON document describes it: [`TokenConfig`].
+//!
+//! ```
+//! # #[cfg(feature = "client")] {
+//! use std::path::Path;
+//! use tower_token::config::{self, TokenConfig};
+//! use tower_token::{Origins, TokenLayer};
+//!
+//! let document: TokenConfig = config::read(r#"{
+//!     "provider": { "type": "tencent.smh", "endpoint": "https://smh0.api.tencentsmh.cn",
+//!                   "library_id": "smh0", "library_secret": "test-secret" },
+//!     "policy":   { "fetch_timeout": "10s" }
+//! }"#)?;
+//! let tokens = document.builder("", Path::new("."))?.build()?;
+//! let layer = TokenLayer::new(&tokens, Origins::only("https://smh0.api.tencentsmh.cn")?)
+//!     .inject(document.injection("")?)
+//!     .classify(document.refusal("")?);
+//! # let _ = layer; }
+//! # Ok::<(), tower_token::Error>(())
+//! ```
+//!
+//! | field | what |
+//! |---|---|
+//! | `provider` | who mints it: `type` and that type's own fields, see [`Provider`] |
+//! | `inject` | how it is presented, see [`Inject`]; default: as the provider's API has it |
+//! | `refuse` | what is a refusal, see [`Refuse`]; default: as the provider's API has it |
+//! | `policy` | when it is renewed, see [`Policy`] |
+//! | `origins` | where it may go, for programs that ask [`TokenConfig::origins`] |
+//! | `store` | where it outlives the process; not built yet, so it is an error |
+//! | `expose` | whether a program may hand it to others, as the sidecar does |
+//!
+//! A secret is a text, `{"env": "NAME"}` or `{"file": "path"}`; a duration is `"250ms"`, `"2s"`, `"15m"` or
+//! `"24h"`; a `null` is as good as leaving the field out. What is wrong is named with its path in the
+//! document and what would be right, and no value is ever quoted.
+
+mod presentation;
+mod provider;
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Faults};
+use crate::lifetime::RefreshPolicy;
+use crate::origin::Origins;
+use crate::tokens::TokensBuilder;
+
+pub use self::presentation::{Inject, Injection, Refusal, Refuse};
+pub use self::provider::{
+    ClientAuth, ClientCredentials, Generate, Huawei, HuaweiTenant, List, Provider, RefreshToken, Smh, Weboffice,
+    WuyingLogin,
+};
+pub use crate::document::{Source, Span, read};
+
+/// One token: who mints it, how it is presented, what refuses it, when it is renewed.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TokenConfig {
+    /// Who mints it.
+    pub provider: Provider,
+    /// How it is presented. Default: as the provider's API has it.
+    pub inject: Option<Inject>,
+    /// What is a refusal. Default: as the provider's API has it.
+    pub refuse: Option<Refuse>,
+    /// When it is renewed.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Where it may go: `["https://api.example.com"]`.
+    #[serde(default)]
+    pub origins: Vec<String>,
+    /// Where it outlives the process. Not built yet.
+    pub store: Option<Store>,
+    /// Whether a program may hand it to others. Default: no.
+    #[serde(default)]
+    pub expose: bool,
+}
+
+impl TokenConfig {
+    /// The builder of its [`Tokens`](crate::Tokens), to which observers may be added.
+    ///
+    /// `at` is the path of this part in its document (`tokens.imm`, or nothing), for messages; `base` is where
+    /// relative paths of secrets begin. Secrets are read now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`]; the message names every wrong field with its path.
+    pub fn builder(&self, at: &str, base: &Path) -> Result<TokensBuilder, Error> {
+        let mut faults = Faults::default();
+        let builder = self.provider.builder(&below(at, "provider"), base, &mut faults);
+        let policy = self.policy.clone().into_policy(&mut faults, &below(at, "policy"));
+        for other in [self.injection(at).err(), self.refusal(at).err()].into_iter().flatten() {
+            faults.extend(&other);
+        }
+        if self.store.is_some() {
+            faults.add(below(at, "store"), "is not built yet; leave it out, and the token lives as long as the process");
+        }
+        faults.into_result()?;
+        Ok(builder.policy(policy))
+    }
+
+    /// How it is presented: for [`TokenLayer::inject`](crate::TokenLayer::inject).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`], as [`builder`](Self::builder).
+    pub fn injection(&self, at: &str) -> Result<Injection, Error> {
+        match &self.inject {
+            Some(inject) => inject.injection(&below(at, "inject")),
+            None => Ok(self.provider.injection()),
+        }
+    }
+
+    /// What refuses it: for [`TokenLayer::classify`](crate::TokenLayer::classify).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`], as [`builder`](Self::builder).
+    pub fn refusal(&self, at: &str) -> Result<Refusal, Error> {
+        match &self.refuse {
+            Some(refuse) => refuse.refusal(&below(at, "refuse")),
+            None => Ok(self.provider.refusal()),
+        }
+    }
+
+    /// Where it may go: for [`TokenLayer::new`](crate::TokenLayer::new).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`] for an origin that is none, and for none at all.
+    pub fn origins(&self, at: &str) -> Result<Origins, Error> {
+        let (first, others) = self
+            .origins
+            .split_first()
+            .ok_or_else(|| Error::config(below(at, "origins"), "is missing; write the origins that it may go to"))?;
+        let named = |index: usize, error: &Error| {
+            let mut faults = Faults::default();
+            faults.rename(&format!("{}[{index}]", below(at, "origins")), error);
+            faults.into_result().err().unwrap_or_else(|| error.clone())
+        };
+        let mut origins = Origins::only(first).map_err(|error| named(0, &error))?;
+        for (index, other) in others.iter().enumerate() {
+            origins = origins.and(other).map_err(|error| named(index + 1, &error))?;
+        }
+        Ok(origins)
+    }
+
+    /// How long one exchange with the issuer may take.
+    pub fn fetch_timeout(&self) -> Duration {
+        let own = self.policy.fetch_timeout.map(|Span(timeout)| timeout);
+        own.unwrap_or(RefreshPolicy::default().fetch_timeout)
+    }
+}
+
+/// The path of a field below another.
+fn below(at: &str, field: &str) -> String {
+    if at.is_empty() { field.into() } else { format!("{at}.{field}") }
+}
+
+/// When a token is renewed. Every field may be left out; the defaults are [`RefreshPolicy`]'s.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Policy {
+    /// [`RefreshPolicy::refresh_before`].
+    pub refresh_before: Option<Span>,
+    /// [`RefreshPolicy::require_before`].
+    pub require_before: Option<Span>,
+    /// [`RefreshPolicy::fetch_timeout`].
+    pub fetch_timeout: Option<Span>,
+    /// [`RefreshPolicy::min_interval`].
+    pub min_interval: Option<Span>,
+    /// [`RefreshPolicy::jitter`].
+    pub jitter: Option<f64>,
+    /// [`RefreshPolicy::keep_alive`].
+    pub keep_alive: Option<bool>,
+    /// [`RefreshPolicy::assumed_life`].
+    pub assumed_life: Option<Span>,
+    /// [`RefreshPolicy::max_waiters`].
+    pub max_waiters: Option<usize>,
+    /// [`RefreshPolicy::static_stability`].
+    pub static_stability: Option<Span>,
+}
+
+impl Policy {
+    fn into_policy(self, faults: &mut Faults, at: &str) -> RefreshPolicy {
+        let mut policy = RefreshPolicy::default();
+        let durations: [(_, fn(RefreshPolicy, Duration) -> RefreshPolicy); 6] = [
+            (self.refresh_before, RefreshPolicy::refresh_before),
+            (self.require_before, RefreshPolicy::require_before),
+            (self.fetch_timeout, RefreshPolicy::fetch_timeout),
+            (self.min_interval, RefreshPolicy::min_interval),
+            (self.assumed_life, RefreshPolicy::assumed_life),
+            (self.static_stability, RefreshPolicy::static_stability),
+        ];
+        for (span, set) in durations {
+            if let Some(Span(span)) = span {
+                policy = set(policy, span);
+            }
+        }
+        if let Some(share) = self.jitter {
+            policy = policy.jitter(share);
+        }
+        if let Some(keep_alive) = self.keep_alive {
+            policy = policy.keep_alive(keep_alive);
+        }
+        if let Some(waiters) = self.max_waiters {
+            policy = policy.max_waiters(waiters);
+        }
+        let mut found = Faults::default();
+        policy.check(&mut found);
+        // The policy says `policy.` itself.
+        faults.absorb(at.strip_suffix(".policy").unwrap_or_default(), found);
+        policy
+    }
+}
+
+/// Where a token outlives the process. Not built yet; the form is settled.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Store {
+    /// In a file of this machine.
+    #[non_exhaustive]
+    File {
+        /// Relative to the document.
+        path: String,
+    },
+    /// In Redis, for a fleet.
+    #[non_exhaustive]
+    Redis {
+        /// `redis://127.0.0.1:6379`.
+        url: Source,
+        /// The key that it stands under.
+        key: String,
+    },
+}
