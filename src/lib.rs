@@ -65,4 +65,4 @@ pub use provider::{TokenClient, oauth2};
 pub use replay::{Auto, Buffered, CloneBody, Kept, Methods, Never, Recording, Replay, ReplayBody, TryClone, Unboxed};
 pub use service::TokenService;
 pub use token::{Generation, Secret, Token, Warning, Wipe};
-pub use tokens::{Get, State, Status, Tokens, TokensBuilder};
+pub use tokens::{Get, KeepAlive, State, Status, Tokens, TokensBuilder};

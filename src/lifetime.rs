@@ -41,6 +41,7 @@ pub struct RefreshPolicy {
     pub(crate) min_interval: Duration,
     pub(crate) max_waiters: usize,
     pub(crate) static_stability: Duration,
+    pub(crate) keep_alive: Option<bool>,
 }
 
 impl Default for RefreshPolicy {
@@ -54,6 +55,7 @@ impl Default for RefreshPolicy {
             min_interval: Duration::from_secs(1),
             max_waiters: 65_536,
             static_stability: Duration::ZERO,
+            keep_alive: None,
         }
     }
 }
@@ -129,6 +131,20 @@ impl RefreshPolicy {
         self
     }
 
+    /// Whether tokens are renewed without traffic.
+    ///
+    /// Default: what the provider says ([`TokenProvider::keeps_alive`](crate::TokenProvider::keeps_alive)),
+    /// which is no unless its tokens cannot be renewed once they are dead. The token is renewed when its
+    /// advisory window begins, and ahead of the deadline of one that has to be
+    /// [renewed by](crate::Token::renew_by) an instant after its death; once a minute at most where an
+    /// issuer asks for more. Failures are repeated as in the background of traffic. The clocks are looked
+    /// at once a minute, so that a suspend is noticed.
+    #[must_use]
+    pub fn keep_alive(mut self, keep: bool) -> Self {
+        self.keep_alive = Some(keep);
+        self
+    }
+
     pub(crate) fn check(&self, faults: &mut Faults) {
         if !(0.0..=0.5).contains(&self.jitter) {
             faults.add(
@@ -183,9 +199,18 @@ impl RefreshPolicy {
         });
         let due = renew_by.map(|deadline| ahead.filter(|_| deadline <= dies).unwrap_or(deadline));
         let stale = [hint, due].into_iter().flatten().fold(planned, Wall::min);
+        // A hint of nothing, or a deadline that is over, must not renew all the time.
+        let stale = stale.max(now.after(min_interval)).min(required);
+        // Still less so where nobody asks for the token.
+        let calm = stale.max(now.after(MINUTE.min(life / 4))).min(required);
+        let keep = match (ahead, renew_by) {
+            (Some(ahead), Some(deadline)) if deadline > dies => ahead,
+            (Some(ahead), _) => calm.min(ahead),
+            (None, _) => calm,
+        };
         Plan {
-            // A hint of nothing, or a deadline that is over, must not renew all the time.
-            stale: stale.max(now.after(min_interval)).min(required),
+            stale,
+            keep,
             required,
             dies,
             min_interval,
@@ -198,6 +223,8 @@ impl RefreshPolicy {
 pub(crate) struct Plan {
     /// From here on it is renewed in the background.
     pub(crate) stale: Wall,
+    /// At this instant it is renewed without traffic, where it is kept alive.
+    pub(crate) keep: Wall,
     /// From here on all wait.
     pub(crate) required: Wall,
     /// The issuer's own word.
@@ -293,6 +320,30 @@ mod tests {
         assert_eq!(stale(minutes(60)), minutes(45));
         assert_eq!(stale(minutes(600)), minutes(45), "the token dies first");
         assert_eq!(stale(minutes(0)), now.after(Duration::from_secs(1)), "it is over");
+    }
+
+    #[test]
+    fn an_idle_token_is_kept_by_its_deadline_where_that_is_later_than_its_death() {
+        let (now, policy) = (Wall::of(SystemTime::now()), RefreshPolicy::default().jitter(0.0));
+        let minutes = |minutes: u32| now.after(minutes * MINUTE);
+        let keep = |hint, renew_by| policy.plan((now, now, minutes(60)), hint, renew_by).keep;
+        assert_eq!(keep(None, None), minutes(45));
+        assert_eq!(keep(None, Some(minutes(24 * 60))), minutes(23 * 60));
+        assert_eq!(keep(None, Some(minutes(80))), minutes(65));
+        assert_eq!(keep(None, Some(minutes(20))), minutes(15));
+        assert_eq!(keep(Some(minutes(30)), None), minutes(30));
+        assert_eq!(
+            keep(Some(now), None),
+            minutes(1),
+            "a hint of nothing is followed once a minute"
+        );
+        assert_eq!(keep(None, Some(now)), minutes(1), "and so is a deadline that is over");
+        let near = now.after(Duration::from_secs(40));
+        assert_eq!(
+            keep(None, Some(near)),
+            now.after(Duration::from_secs(20)),
+            "which is no storm"
+        );
     }
 
     #[test]

@@ -290,6 +290,7 @@ pub(crate) trait AnyProvider: Send + Sync + 'static {
     fn fetch(&self, context: FetchContext) -> BoxFuture<'_, Result<Token, FetchError>>;
     fn if_lost(&self) -> IfLost;
     fn exchanges(&self) -> u32;
+    fn keeps_alive(&self) -> bool;
     fn initial(&self, now: SystemTime) -> Option<Token>;
 }
 
@@ -304,6 +305,10 @@ impl<P: TokenProvider> AnyProvider for P {
 
     fn exchanges(&self) -> u32 {
         TokenProvider::exchanges(self)
+    }
+
+    fn keeps_alive(&self) -> bool {
+        TokenProvider::keeps_alive(self)
     }
 
     fn initial(&self, now: SystemTime) -> Option<Token> {

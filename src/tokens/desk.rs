@@ -28,6 +28,8 @@ pub(crate) struct Current {
     pub(crate) plan: Plan,
     /// The tick at which its fetch began.
     begun: u64,
+    /// What `plan.keep` was by the monotonic clock when it landed, which no step of the wall clock moves.
+    keep: Instant,
 }
 
 /// What a decision is made by: both clocks, read together, the policy, and whether a task can be started.
@@ -67,6 +69,16 @@ pub(crate) enum Refusal {
     Wait(Landing),
     /// The server's answer goes to the caller.
     HandBack(HandedBack),
+}
+
+/// What keeps a token alive without traffic.
+pub(super) enum Upkeep {
+    /// Nothing to do before this instant, or before something changes.
+    Rest(Option<Instant>),
+    /// A fetch.
+    Fly(Arc<Flight>),
+    /// Nothing to do any more.
+    Over,
 }
 
 /// A flight that the engine has to start, once the lock is given back.
@@ -194,6 +206,35 @@ impl Desk {
             Some(_) => {
                 let flight = Flight::new(Cause::Expiring, self.fence, at.policy.max_waiters);
                 (self.start(flight).1, soon)
+            }
+        }
+    }
+
+    /// Nobody asks for a token: is a fetch due all the same?
+    pub(super) fn keep(&mut self, at: Outlook<'_>) -> Upkeep {
+        match self.phase {
+            Phase::ShutDown => return Upkeep::Over,
+            Phase::SignedOut => return Upkeep::Rest(None),
+            // What it brings is seen when it has landed.
+            Phase::Open if self.air.is_some() => return Upkeep::Rest(None),
+            Phase::Open => {}
+        }
+        let cause = match &self.current {
+            None => Cause::Initial,
+            Some(_) if self.refused.is_some() => Cause::Refused,
+            // Whichever clock comes first.
+            Some(current) if at.wall < current.plan.keep && at.mono < current.keep => {
+                let by_wall = at.mono + at.wall.until(current.plan.keep).min(NEVER);
+                return Upkeep::Rest(Some(by_wall.min(current.keep)));
+            }
+            Some(_) => Cause::KeepAlive,
+        };
+        match self.schedule.in_background() {
+            None => Upkeep::Rest(None),
+            Some(Some(until)) if until > at.mono => Upkeep::Rest(Some(until)),
+            Some(_) => {
+                let flight = Flight::new(cause, self.fence, at.policy.max_waiters);
+                self.start(flight).1.map_or(Upkeep::Rest(None), Upkeep::Fly)
             }
         }
     }
@@ -381,6 +422,7 @@ impl Desk {
             generation,
             plan,
             begun,
+            keep: at.mono + at.wall.until(plan.keep).min(NEVER),
         });
         self.current = Some(current.clone());
         self.refused = None;

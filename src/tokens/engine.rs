@@ -44,6 +44,13 @@ pub(crate) struct Engine {
     pub(super) published: watch::Sender<u64>,
     /// Told whenever a flight has left the air.
     pub(super) grounded: Notify,
+    /// Told of all that may give the keeper something to do; its receiver also learns from it that the
+    /// engine is gone.
+    pub(super) pulse: watch::Sender<()>,
+    /// Whether tokens are renewed without traffic.
+    pub(super) keeps_alive: bool,
+    /// Whether a task is there that does it. Set by whoever starts it, cleared when that task ends.
+    pub(super) keeping: AtomicBool,
     pub(super) provider: Arc<dyn AnyProvider>,
     pub(super) policy: RefreshPolicy,
     pub(super) clock: Clock,
@@ -72,6 +79,9 @@ impl Engine {
             desk: Mutex::new(Desk::new()),
             published: watch::Sender::new(0),
             grounded: Notify::new(),
+            pulse: watch::Sender::new(()),
+            keeps_alive: policy.keep_alive.unwrap_or_else(|| provider.keeps_alive()),
+            keeping: AtomicBool::new(false),
             provider,
             policy,
             clock,
@@ -98,6 +108,7 @@ impl Engine {
 
     /// A token to go out with, a seat to wait in, or why there is none.
     pub(crate) fn admit(self: &Arc<Self>) -> Admission {
+        self.keep();
         let wall = self.now();
         if let Some(current) = self.in_place(wall) {
             if current.plan.freshness(wall) == Freshness::Stale {
@@ -149,6 +160,7 @@ impl Engine {
 
     /// A fetch now, whatever the schedule says.
     pub(super) fn request(self: &Arc<Self>) -> Admission {
+        self.keep();
         let runtime = Handle::try_current().ok();
         let (admission, departure) = self.desk().request(self.outlook(runtime.is_some()));
         self.depart(departure, runtime);
@@ -158,6 +170,7 @@ impl Engine {
     /// A server refused `generation`.
     #[cold]
     pub(crate) fn refuse(self: &Arc<Self>, generation: Generation, place: Place, challenge: Challenge) -> Refusal {
+        self.keep();
         let runtime = Handle::try_current().ok();
         let accepted = self.accepted.0.load(Ordering::Relaxed) >= generation.get();
         let (refusal, departure, marked) = {
@@ -169,6 +182,7 @@ impl Engine {
             decided
         };
         if marked {
+            self.pulse.send_replace(());
             self.tell(&Event::Refused { generation });
         }
         if let Refusal::HandBack(HandedBack::Breaker) = refusal {
@@ -208,7 +222,7 @@ impl Engine {
 
     /// Starts a flight that the desk decided on. The lock must have been given back: a runtime that
     /// is shutting down drops the task at once, and that takes the lock.
-    fn depart(self: &Arc<Self>, departure: Departure, runtime: Option<Handle>) {
+    pub(super) fn depart(self: &Arc<Self>, departure: Departure, runtime: Option<Handle>) {
         if let (Some(flight), Some(runtime)) = (departure, runtime) {
             runtime.spawn(fetch::fly(self.clone(), flight));
         }
@@ -253,7 +267,13 @@ impl Engine {
         for stranded in [Some(flight), next.as_ref()].into_iter().flatten() {
             stranded.land(Landed::Failed(error.clone()));
         }
+        self.is_grounded();
+    }
+
+    /// A flight has left the air.
+    pub(super) fn is_grounded(&self) {
         self.grounded.notify_waiters();
+        self.pulse.send_replace(());
     }
 
     pub(crate) fn tell(&self, event: &Event) {

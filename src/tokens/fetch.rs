@@ -32,7 +32,7 @@ pub(super) fn fly(engine: Arc<Engine>, flight: Arc<Flight>) -> impl Future<Outpu
         loop {
             let (published, next) = pilot.fly_once().await;
             timer = published.map(|current| Timer::of(&pilot.engine, &current)).or(timer);
-            pilot.engine.grounded.notify_waiters();
+            pilot.engine.is_grounded();
             let Some(next) = next else { break };
             pilot.flight = next;
         }

@@ -2,13 +2,14 @@
 //!
 //! Nothing in this folder knows HTTP. Read it in this order: [`desk`] (the decisions), [`flight`]
 //! (one fetch and who waits for it), [`fetch`] (its task, and how it lands), [`schedule`] and
-//! [`breaker`] (when not to fetch), [`engine`] (how decisions are carried out).
+//! [`breaker`] (when not to fetch), [`keeper`] (fetching without traffic), [`engine`] (how decisions are carried out).
 
 mod breaker;
 mod desk;
 mod engine;
 mod fetch;
 mod flight;
+mod keeper;
 mod schedule;
 mod store;
 
@@ -37,10 +38,11 @@ pub(crate) use flight::{Landed, Landing};
 
 /// The one current token, shared by every client that clones this handle.
 ///
-/// Nothing is fetched until a token is needed. However many callers need one, there is one fetch in
+/// Nothing is fetched until a token is needed, unless tokens are
+/// [kept alive](RefreshPolicy::keep_alive). However many callers need one, there is one fetch in
 /// the air; it runs in a task of its own on the runtime of whoever needed it first, and goes on if all
 /// callers leave. That runtime has to be kept running: one that exists but that nobody drives leaves its
-/// fetch, and whoever waits for it elsewhere, hanging. When the last handle is dropped its timer ends; a fetch in the air still lands.
+/// fetch, and whoever waits for it elsewhere, hanging. When the last handle is dropped its timer and what keeps it alive end; a fetch in the air still lands.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_token::Error> {
@@ -176,6 +178,7 @@ impl Tokens {
     /// again. Callers that wait get what it brought. The token in place goes out until it expires.
     pub async fn shutdown(&self) {
         let stranded = self.engine.desk().shut_down();
+        self.engine.pulse.send_replace(());
         if let Some(stranded) = stranded {
             stranded.land(Landed::Superseded);
         }
@@ -188,6 +191,18 @@ impl Tokens {
             }
             grounded.await;
         }
+    }
+
+    /// Starts the task that keeps tokens alive without traffic, where
+    /// [that is wanted](RefreshPolicy::keep_alive), on the tokio runtime that this is called in.
+    ///
+    /// [`build`](TokensBuilder::build) does it too, and so does every call that finds no fresh token in
+    /// place: this is for handles that were built outside of a runtime, or whose runtime has ended, before
+    /// there is traffic. If the task is there, or there is no runtime, nothing happens;
+    /// [`Status::keep_alive`] says how it stands. It ends with the last handle, and when
+    /// [shut down](Self::shutdown).
+    pub fn spawn(&self) {
+        self.engine.keep();
     }
 
     /// Waits for the next token to be published after this call, and returns it.
@@ -235,6 +250,7 @@ impl Tokens {
             last_error,
             fetching: desk.in_air().is_some(),
             waiting: desk.in_air().map_or(0, |flight| flight.waiting()),
+            keep_alive: self.engine.keep_alive(desk.phase),
         }
     }
 
@@ -254,6 +270,7 @@ impl Tokens {
         for flight in stranded {
             flight.land(Landed::Superseded);
         }
+        self.engine.pulse.send_replace(());
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -356,7 +373,8 @@ impl TokensBuilder {
         self
     }
 
-    /// Makes the handle. Starts no fetch.
+    /// Makes the handle. Starts no fetch, unless tokens are [kept alive](RefreshPolicy::keep_alive) and this
+    /// is called within a tokio runtime.
     ///
     /// # Errors
     ///
@@ -379,6 +397,7 @@ impl TokensBuilder {
         if let Some(token) = initial {
             engine.begin_with(token);
         }
+        engine.keep();
         Ok(Tokens { engine })
     }
 }
@@ -419,6 +438,21 @@ pub struct Status {
     pub fetching: bool,
     /// How many callers wait for it.
     pub waiting: usize,
+    /// Whether tokens are renewed without traffic.
+    pub keep_alive: KeepAlive,
+}
+
+/// Whether tokens are renewed without traffic. See [`RefreshPolicy::keep_alive`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeepAlive {
+    /// No: neither provider nor policy asks for it, or the handle was shut down.
+    Off,
+    /// Yes.
+    Running,
+    /// They should be, but no task does it: there was no tokio runtime to start it in, or its runtime has
+    /// ended. [`Tokens::spawn`] starts it, and so does the next call that finds no fresh token in place.
+    NoRuntime,
 }
 
 /// What [`Status`] says in a word.

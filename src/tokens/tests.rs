@@ -3,6 +3,7 @@
 mod accidents;
 mod exchanges;
 mod initial;
+mod keeper;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
