@@ -198,8 +198,18 @@ impl Faults {
     /// Adds what `others` found, below the path `at`. A field that is named already is not named twice.
     #[cfg(feature = "config")]
     pub(crate) fn absorb(&mut self, at: &str, others: Faults) {
-        let path = |field| if at.is_empty() { field } else { format!("{at}.{field}").into() };
-        let found = others.found.into_iter().map(|(field, advice)| (path(field), advice)).collect();
+        let path = |field| {
+            if at.is_empty() {
+                field
+            } else {
+                format!("{at}.{field}").into()
+            }
+        };
+        let found = others
+            .found
+            .into_iter()
+            .map(|(field, advice)| (path(field), advice))
+            .collect();
         self.merge(Faults { found });
     }
 
@@ -224,7 +234,8 @@ impl Faults {
     #[cfg(feature = "config")]
     pub(crate) fn rename(&mut self, at: &str, other: &Error) {
         let found = other.faults().map_or(&[][..], |faults| &faults.found);
-        self.found.extend(found.iter().map(|(_, advice)| (at.to_owned().into(), advice.clone())));
+        self.found
+            .extend(found.iter().map(|(_, advice)| (at.to_owned().into(), advice.clone())));
     }
 
     pub(crate) fn into_result(self) -> Result<(), Error> {

@@ -95,7 +95,10 @@ impl TokenConfig {
             faults.extend(&other);
         }
         if self.store.is_some() {
-            faults.add(below(at, "store"), "is not built yet; leave it out, and the token lives as long as the process");
+            faults.add(
+                below(at, "store"),
+                "is not built yet; leave it out, and the token lives as long as the process",
+            );
         }
         faults.into_result()?;
         Ok(builder.policy(policy))
@@ -156,7 +159,11 @@ impl TokenConfig {
 
 /// The path of a field below another.
 fn below(at: &str, field: &str) -> String {
-    if at.is_empty() { field.into() } else { format!("{at}.{field}") }
+    if at.is_empty() {
+        field.into()
+    } else {
+        format!("{at}.{field}")
+    }
 }
 
 /// When a token is renewed. Every field may be left out; the defaults are [`RefreshPolicy`]'s.

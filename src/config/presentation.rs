@@ -3,7 +3,7 @@
 use http::{HeaderName, StatusCode, request, response};
 use http_body::Body;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
+use serde::de::Deserializer;
 use serde_json::Value;
 
 use crate::classify::{BodyCode, Classify, Grpc, Inspecting, Peeked, Report, Unauthorized, Verdict};
@@ -49,7 +49,10 @@ impl Inject {
             Self::Bearer => Injection(Kind::Authorization(Authorization::new())),
             Self::Header { name, scheme } => {
                 let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
-                    Error::config(format!("{at}.header.name"), "is no header name; write letters, digits and -")
+                    Error::config(
+                        format!("{at}.header.name"),
+                        "is no header name; write letters, digits and -",
+                    )
                 })?;
                 let header = Header::new(name);
                 Injection(Kind::Header(match scheme {
@@ -67,10 +70,12 @@ impl Inject {
             Self::Query { .. } => "query.name",
             Self::Cookie { .. } => "cookie.name",
         };
-        injection
-            .ready(&Token::bearer("test"))
-            .map(|_| injection)
-            .map_err(|_| Error::config(format!("{at}.{field}"), "is empty or holds what cannot be sent; write a plain word"))
+        injection.ready(&Token::bearer("test")).map(|_| injection).map_err(|_| {
+            Error::config(
+                format!("{at}.{field}"),
+                "is empty or holds what cannot be sent; write a plain word",
+            )
+        })
     }
 }
 
@@ -208,11 +213,18 @@ impl schemars::JsonSchema for Refuse {
 impl Refuse {
     pub(super) fn refusal(&self, at: &str) -> Result<Refusal, Error> {
         if self.0.is_empty() {
-            return Err(Error::config(at.to_owned(), "is an empty list; write one rule at least"));
+            return Err(Error::config(
+                at.to_owned(),
+                "is an empty list; write one rule at least",
+            ));
         }
         let mut refusal = Refusal::default();
         for (index, rule) in self.0.iter().enumerate() {
-            let at = if self.0.len() == 1 { at.to_owned() } else { format!("{at}[{index}]") };
+            let at = if self.0.len() == 1 {
+                at.to_owned()
+            } else {
+                format!("{at}[{index}]")
+            };
             match rule {
                 Rule::Bearer => refusal.bearer = Some(Unauthorized::new()),
                 Rule::Written(written) => written.add_to(&mut refusal, &at)?,
@@ -236,27 +248,42 @@ impl Written {
         }
         let statuses = self.status.as_deref().unwrap_or_default();
         if statuses.is_empty() {
-            return Err(fault("status", "is missing; write the statuses that are refusals, as in [401]"));
+            return Err(fault(
+                "status",
+                "is missing; write the statuses that are refusals, as in [401]",
+            ));
         }
         let statuses = statuses.iter().map(|status| match StatusCode::from_u16(*status) {
             Ok(status) if (300..600).contains(&status.as_u16()) || status == StatusCode::OK => Ok(status),
-            _ => Err(fault("status", "holds what is no status of a refusal; write one from 300 to 599")),
+            _ => Err(fault(
+                "status",
+                "holds what is no status of a refusal; write one from 300 to 599",
+            )),
         });
         let statuses: Vec<StatusCode> = statuses.collect::<Result<_, _>>()?;
         let Some(pointer) = &self.code else {
             if self.codes.is_some() {
-                return Err(fault("code", "is missing; write where in the body the code stands, as in /code"));
+                return Err(fault(
+                    "code",
+                    "is missing; write where in the body the code stands, as in /code",
+                ));
             }
             if statuses.contains(&StatusCode::OK) {
-                return Err(fault("status", "holds 200 without a code; every answer would be a refusal"));
+                return Err(fault(
+                    "status",
+                    "holds 200 without a code; every answer would be a refusal",
+                ));
             }
             refusal.statuses.extend(statuses);
             return Ok(());
         };
         let codes: Option<Vec<String>> = self.codes.as_deref().unwrap_or_default().iter().map(text).collect();
-        let codes = codes
-            .filter(|codes| !codes.is_empty())
-            .ok_or_else(|| fault("in", "is no list of codes; write texts or numbers, as in [\"InvalidAccessToken\"]"))?;
+        let codes = codes.filter(|codes| !codes.is_empty()).ok_or_else(|| {
+            fault(
+                "in",
+                "is no list of codes; write texts or numbers, as in [\"InvalidAccessToken\"]",
+            )
+        })?;
         for status in statuses {
             let added = match refusal.codes.take() {
                 None => BodyCode::new(status, pointer, codes.clone()),
@@ -306,7 +333,9 @@ impl Refusal {
     fn grpc(&self, head: &response::Parts) -> Option<&Grpc> {
         let content_type = head.headers.get(http::header::CONTENT_TYPE);
         let is_grpc = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        self.grpc.as_ref().filter(|_| is_grpc || head.headers.contains_key("grpc-status"))
+        self.grpc
+            .as_ref()
+            .filter(|_| is_grpc || head.headers.contains_key("grpc-status"))
     }
 }
 

@@ -367,7 +367,9 @@ impl Weboffice {
     fn strategy(&self, reader: &mut Reader<'_>) -> TokensBuilder {
         let mut weboffice = alibaba::Weboffice::new(self.endpoint.as_str(), self.project_name.as_str()).access_key(
             reader.secret("access_key_id", &self.access_key_id).unwrap_or_default(),
-            reader.secret("access_key_secret", &self.access_key_secret).unwrap_or_default(),
+            reader
+                .secret("access_key_secret", &self.access_key_secret)
+                .unwrap_or_default(),
         );
         if let Some(token) = reader.secret("security_token", &self.security_token) {
             weboffice = weboffice.security_token(token);
@@ -376,7 +378,10 @@ impl Weboffice {
             Some(config @ (Value::Object(_) | Value::String(_))) => {
                 weboffice = weboffice.credential_config(config.clone());
             }
-            Some(_) => reader.faults.add("credential_config", "is neither an object nor a text; write one of them"),
+            Some(_) => reader.faults.add(
+                "credential_config",
+                "is neither an object nor a text; write one of them",
+            ),
             None => {}
         }
         weboffice = weboffice.tokens(
@@ -386,12 +391,17 @@ impl Weboffice {
         if let Some(text) = &self.expires_at {
             match rfc3339(text) {
                 Some(at) => weboffice = weboffice.expires_at(at),
-                None => reader.faults.add("expires_at", "is no RFC 3339 time; write it as in 2026-11-21T10:17:45Z"),
+                None => reader
+                    .faults
+                    .add("expires_at", "is no RFC 3339 time; write it as in 2026-11-21T10:17:45Z"),
             }
         }
         if let Some(generate) = &self.generate {
             if generate.source_uri.is_empty() {
-                reader.faults.add("generate.source_uri", "is missing; write the document, oss://bucket/object");
+                reader.faults.add(
+                    "generate.source_uri",
+                    "is missing; write the document, oss://bucket/object",
+                );
             }
             weboffice = weboffice.generate(generate.source_uri.as_str());
             for (name, value) in &generate.parameters {

@@ -109,7 +109,7 @@ pub(super) use self::vendor::vendor_methods;
 pub struct Document {
     /// `endpoint`, where the document stands alone.
     #[serde(rename = "type")]
-    kind: Option<OwnKind>,
+    _kind: Option<OwnKind>,
     acquire: Option<Call>,
     renew: Option<Call>,
     #[serde(default)]
@@ -148,11 +148,14 @@ enum Sign {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Acs3Keys {
-    access_key_id: Source,
-    access_key_secret: Source,
+#[non_exhaustive]
+pub struct Acs3Keys {
+    /// Its id.
+    pub access_key_id: Source,
+    /// Its secret.
+    pub access_key_secret: Source,
     /// Of temporary keys (STS).
-    security_token: Option<Source>,
+    pub security_token: Option<Source>,
 }
 
 impl Acs3Keys {
