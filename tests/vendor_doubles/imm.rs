@@ -6,7 +6,7 @@ use super::client::{Call, Heard, Rpc, is};
 use super::vendors::Live;
 use super::vendors::acs3::{self, AccessKey};
 use super::vendors::alibaba::{Imm, ImmOptions};
-use super::vendors::wire::{parse_seconds, rfc3339_seconds};
+use super::vendors::wire::{parse_seconds, rfc3339_nanoseconds, rfc3339_seconds};
 
 const REFRESH: &str = "RefreshWebofficeToken";
 const GENERATE: &str = "GenerateWebofficeToken";
@@ -101,6 +101,15 @@ async fn times_have_nine_digits_and_are_those_of_the_servers_clock() {
     });
     let imm = imm.await;
     let heard = generate(&imm).sign().send(&imm.url()).await;
+    let live = imm.now_serving().remove(0);
+    assert_eq!(
+        heard.text("AccessTokenExpiredTime"),
+        rfc3339_nanoseconds(live.access_ends)
+    );
+    assert_eq!(
+        heard.text("RefreshTokenExpiredTime"),
+        rfc3339_nanoseconds(live.renew_ends.unwrap())
+    );
     for (name, lives) in [("AccessTokenExpiredTime", 1_800), ("RefreshTokenExpiredTime", 86_400)] {
         let time = heard.text(name);
         let (whole, fraction) = time.split_once('.').unwrap();

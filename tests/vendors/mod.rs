@@ -178,7 +178,7 @@ impl<V: Vendor> Double<V> {
 
     /// What is live, newest first.
     pub(crate) fn now_serving(&self) -> Vec<Live> {
-        self.tokens().live(self.room.desk.now())
+        self.tokens().live(|time| self.room.desk.time(time))
     }
 
     /// Hands out first tokens without a request, as if an earlier process had got them. Not counted.
@@ -264,11 +264,16 @@ impl Desk {
 
     /// The server's own clock.
     pub(crate) fn now(&self) -> SystemTime {
+        self.time(SystemTime::now())
+    }
+
+    /// The server's time of a real one.
+    pub(crate) fn time(&self, real: SystemTime) -> SystemTime {
         let offset = Duration::from_secs(self.clock_offset_secs.unsigned_abs());
         if self.clock_offset_secs < 0 {
-            SystemTime::now() - offset
+            real - offset
         } else {
-            SystemTime::now() + offset
+            real + offset
         }
     }
 }

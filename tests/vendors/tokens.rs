@@ -17,11 +17,24 @@ pub(crate) struct Live {
 }
 
 /// Access tokens, and what renews them. Those of one login are of one family.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tokens {
     pub(crate) access: Shelf,
     pub(crate) renew: Shelf,
     families: u64,
+    /// One moment on both clocks: an end that is told twice is told alike.
+    began: (Instant, SystemTime),
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            access: Shelf::default(),
+            renew: Shelf::default(),
+            families: 0,
+            began: (Instant::now(), SystemTime::now()),
+        }
+    }
 }
 
 impl Tokens {
@@ -31,15 +44,21 @@ impl Tokens {
         self.families
     }
 
-    pub(crate) fn live(&self, now: SystemTime) -> Vec<Live> {
-        let at = |token: &Token| now + token.ends.saturating_duration_since(Instant::now());
+    /// When a token dies, by the real clock.
+    pub(crate) fn ends(&self, token: &Token) -> SystemTime {
+        let (at, time) = self.began;
+        time + token.ends.saturating_duration_since(at)
+    }
+
+    /// What is live, newest first; `of` makes the server's time of the real one.
+    pub(crate) fn live(&self, of: impl Fn(SystemTime) -> SystemTime) -> Vec<Live> {
         let live = |(name, access): (&String, &Token)| {
             let renew = self.renew.current(access.family);
             Live {
                 access: name.clone(),
-                access_ends: at(access),
+                access_ends: of(self.ends(access)),
                 renew: renew.map(|(name, _)| name.clone()),
-                renew_ends: renew.map(|(_, token)| at(token)),
+                renew_ends: renew.map(|(_, token)| of(self.ends(token))),
             }
         };
         let mut all: Vec<_> = self

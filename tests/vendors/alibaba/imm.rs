@@ -125,13 +125,16 @@ impl ImmVendor {
         let options = &self.options;
         let access = tokens.access.mint("access", family, options.access_lifetime);
         let refresh = tokens.renew.mint("refresh", family, options.refresh_lifetime);
-        let ends = |life| Value::from(rfc3339_nanoseconds(desk.now() + life));
+        let time = |token| Value::from(rfc3339_nanoseconds(desk.time(tokens.ends(token))));
+        let ends =
+            [tokens.access.get(&access), tokens.renew.get(&refresh)].map(|token| token.map_or(Value::Null, time));
+        let [access_ends, refresh_ends] = ends;
         Map::from_iter([
             ("RequestId".into(), request_id().into()),
             ("AccessToken".into(), access.into()),
             ("RefreshToken".into(), refresh.into()),
-            ("AccessTokenExpiredTime".into(), ends(options.access_lifetime)),
-            ("RefreshTokenExpiredTime".into(), ends(options.refresh_lifetime)),
+            ("AccessTokenExpiredTime".into(), access_ends),
+            ("RefreshTokenExpiredTime".into(), refresh_ends),
         ])
     }
 }
