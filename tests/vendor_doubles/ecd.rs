@@ -69,6 +69,11 @@ fn anonymous(action: &str, pairs: Pairs) -> Call {
     call
 }
 
+/// Renews what the double serves now.
+pub(crate) fn renewing(ecd: &Ecd) -> Call {
+    anonymous(REFRESH, refreshing(&ecd.now_serving()[0].access))
+}
+
 async fn sent(ecd: &Ecd, call: Call) -> (u16, String) {
     call.send(&ecd.url()).await.refusal()
 }

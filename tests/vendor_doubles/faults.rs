@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::client::{Call, Rpc, is};
-use super::vendors::alibaba::{Imm, ImmOptions};
+use super::ecd;
+use super::vendors::alibaba::{Ecd, EcdOptions, Imm, ImmOptions};
 use super::vendors::huawei::{Huawei, HuaweiOptions};
 use super::vendors::tencent::{Smh, SmhOptions};
 use super::vendors::{Double, Fault, Vendor};
@@ -67,7 +68,7 @@ async fn answers<V: Vendor>(double: &Double<V>, call: impl Fn(&Double<V>) -> Cal
         match nth {
             1 => assert_eq!(heard.header("retry-after"), "2"),
             5 | 6 => {
-                let names = ["AccessToken", "accessToken", "access_token"];
+                let names = ["AccessToken", "LoginToken", "accessToken", "access_token"];
                 let tokens = names.map(|name| heard.json().get(name).cloned());
                 let empty = tokens.iter().flatten().filter(|token| **token == "").count();
                 assert_eq!((empty, tokens.iter().flatten().count()), (6 - nth, 6 - nth));
@@ -113,6 +114,11 @@ async fn each_vendor_says_a_fault_in_its_own_words() {
     ];
     assert_eq!(refusals, [&said[..], &at_last()].concat());
     assert_eq!(imm.counts().nonce_reused, 0);
+
+    let ecd = Ecd::start(EcdOptions::default()).await;
+    let refusals = answers(&ecd, ecd::renewing).await;
+    let said = said.map(|(status, code)| (status, code.replace("RefreshToken", "LoginToken")));
+    assert_eq!(refusals, [&said[..], &at_last()].concat());
 
     let smh = Smh::start(SmhOptions::default()).await;
     let refusals = answers(&smh, smh_call).await;

@@ -68,6 +68,24 @@ async fn a_refresh_token_is_good_once() {
     assert_eq!((counts.max_in_flight, counts.in_flight), (1, 0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_those_who_present_a_refresh_token_at_once_one_wins() {
+    let imm = imm().await;
+    let live = imm.issue();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let (call, url) = (renew(&imm, &live).sign(), imm.url());
+        calls.spawn(async move { call.send(&url).await.status });
+    }
+    let statuses = calls.join_all().await;
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1);
+    let counts = imm.counts();
+    assert_eq!(
+        (counts.renewals, counts.presented_twice, counts.nonce_reused),
+        (1, 15, 0)
+    );
+}
+
 #[tokio::test]
 async fn an_expired_access_token_is_refreshed_and_an_expired_refresh_token_is_not() {
     let options = ImmOptions {
@@ -275,7 +293,7 @@ async fn a_time_outside_the_window_is_refused_and_the_answer_tells_the_servers_t
         if !good {
             assert_eq!(heard.refusal(), is(400, "InvalidTimeStamp.Expired"));
             assert_eq!(imm.counts().clock_refusals, 1);
-            let seconds = offset.unsigned_abs() as u64;
+            let seconds = offset.unsigned_abs();
             let (now, offset_by) = (SystemTime::now(), Duration::from_secs(seconds));
             let theirs = if offset > 0 { now + offset_by } else { now - offset_by };
             let rpc = renew(&imm, &live).header("x-acs-date", &rfc3339_seconds(theirs));
