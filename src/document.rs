@@ -133,7 +133,7 @@ fn advice(message: &str) -> (Option<&str>, String) {
             other if other.starts_with("struct ") => "an object",
             other => other,
         };
-        return (None, format!("{so}{found}; write {}", plain(expected)));
+        return (None, format!("is {found}; write {}", plain(expected)));
     }
     (None, message.to_owned())
 }
