@@ -279,3 +279,19 @@ async fn business_takes_the_login_token_from_the_query() {
         (1, 2, 1)
     );
 }
+
+#[tokio::test]
+async fn a_replaced_login_token_in_its_grace_serves_business_and_renews_nothing() {
+    let ecd = Ecd::start(EcdOptions {
+        old_login_grace: Duration::from_secs(60),
+        ..EcdOptions::default()
+    });
+    let ecd = ecd.await;
+    let old = ecd.issue().access;
+    assert_eq!(renewing(&ecd).send(&ecd.url()).await.status, 200);
+    let business = Call::new("GET", "/business").query(&[("LoginToken", &old)]);
+    assert_eq!(business.send(&ecd.url()).await.status, 200);
+    let again = sent(&ecd, anonymous(REFRESH, refreshing(&old))).await;
+    assert_eq!(again, is(400, "InvalidLoginToken"));
+    assert_eq!((ecd.counts().presented_twice, ecd.counts().expired_presented), (1, 0));
+}

@@ -222,7 +222,10 @@ async fn a_signature_covers_the_query_every_header_and_the_body() {
     rpc = rpc.header("x-acs-content-sha256", &acs3::sha256(b"CredentialConfig=%7B%7D"));
     let incomplete = is(400, "IncompleteSignature");
     assert_eq!(sent(&imm, rpc.clone().sign_but("content-type")).await, incomplete);
-    assert_eq!(imm.counts().signature_failures, 6);
+    // The hash of another body, signed as it is.
+    let other = renew(&imm, &live).header("x-acs-content-sha256", &acs3::sha256(b"x"));
+    assert_eq!(sent(&imm, other.sign()).await, mismatch);
+    assert_eq!(imm.counts().signature_failures, 7);
     assert_eq!(imm.counts().renewals, 0);
     let rpc = rpc.header("x-acs-signature-nonce", "another");
     assert_eq!(rpc.sign().send(&imm.url()).await.status, 200);
