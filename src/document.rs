@@ -107,11 +107,11 @@ fn advice(message: &str) -> (Option<&str>, String) {
         let known = rest.strip_prefix(", expected ").unwrap_or("nothing");
         return (None, format!("is none of what can stand here; write {}", plain(known)));
     }
-    for (kind, so) in [
-        ("invalid type: ", "is "),
-        ("invalid value: ", "is "),
-        ("invalid length ", "has "),
-    ] {
+    if message.starts_with("invalid length ") {
+        // The fields of an object could also stand in a list, if it had the right length.
+        return (None, "is a list; write an object".into());
+    }
+    for kind in ["invalid type: ", "invalid value: "] {
         let Some(rest) = message.strip_prefix(kind) else {
             continue;
         };

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{Injection, Refusal};
 use crate::document::{self, Source, Span};
 use crate::error::Faults;
-use crate::provider::endpoint::{Acs3Keys, rfc3339};
+use crate::provider::endpoint::{Keys, rfc3339};
 use crate::provider::{IfLost, TokenProvider, alibaba, endpoint, huawei, oauth2, tencent};
 use crate::tokens::{Tokens, TokensBuilder};
 
@@ -437,7 +437,7 @@ fields! {
         /// Signs in again without a password.
         keep_alive_token: Option<Source>,
         /// Keys to sign requests with. Default: they are anonymous.
-        sign: Option<Acs3Keys>,
+        sign: Option<Keys>,
         /// What may be done when an answer was lost. Default: `once`.
         replay: Option<IfLost>,
     }

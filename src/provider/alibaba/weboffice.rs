@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::errors;
 use crate::error::{Faults, FetchError};
-use crate::provider::endpoint::{Acs3, Endpoint, vendor_methods};
+use crate::provider::endpoint::{AccessKey, Endpoint, Signer, vendor_methods};
 use crate::provider::{FetchContext, IfLost, TokenProvider};
 use crate::token::{Secret, Token};
 
@@ -43,6 +43,7 @@ pub struct Weboffice {
     endpoint: Endpoint,
     url: String,
     project_name: String,
+    key: AccessKey,
     expires_at: Option<SystemTime>,
 }
 
@@ -91,6 +92,7 @@ impl Weboffice {
             endpoint,
             url,
             project_name,
+            key: AccessKey::empty(),
             expires_at: None,
         }
     }
@@ -98,20 +100,17 @@ impl Weboffice {
     /// The keys that requests are signed with. Default: none, which is an error.
     #[must_use]
     pub fn access_key(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
-        let security_token = self.endpoint.sign.take().and_then(|sign| sign.security_token);
-        self.endpoint.sign = Some(Acs3 {
-            access_key_id: Secret::new(id.into()),
-            access_key_secret: Secret::new(secret.into()),
-            security_token,
-        });
+        self.key.access_key_id = Secret::new(id.into());
+        self.key.access_key_secret = Secret::new(secret.into());
+        self.endpoint.sign = Some(Signer::acs3(self.key.clone()));
         self
     }
 
     /// The security token of temporary keys (STS). Default: none, the keys are permanent.
     #[must_use]
     pub fn security_token(mut self, token: impl Into<String>) -> Self {
-        let sign = self.endpoint.sign.get_or_insert_with(Acs3::empty);
-        sign.security_token = Some(Secret::new(token.into()));
+        self.key.security_token = Some(Secret::new(token.into()));
+        self.endpoint.sign = Some(Signer::acs3(self.key.clone()));
         self
     }
 

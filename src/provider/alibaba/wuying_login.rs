@@ -9,7 +9,7 @@ use super::errors;
 use crate::classify::BodyCode;
 use crate::error::{Class, Faults, FetchError};
 use crate::inject::Query;
-use crate::provider::endpoint::{Acs3, Endpoint, vendor_methods};
+use crate::provider::endpoint::{AccessKey, Endpoint, Signer, vendor_methods};
 use crate::provider::{FetchContext, IfLost, TokenProvider};
 use crate::token::{Secret, Token};
 
@@ -178,15 +178,15 @@ impl WuyingLogin {
     /// Signs requests with these keys (ACS3-HMAC-SHA256). Default: they are anonymous.
     #[must_use]
     pub fn access_key(self, id: impl Into<String>, secret: impl Into<String>) -> Self {
-        self.signed(Acs3 {
+        self.signed(AccessKey {
             access_key_id: Secret::new(id.into()),
             access_key_secret: Secret::new(secret.into()),
             security_token: None,
         })
     }
 
-    pub(crate) fn signed(mut self, keys: Acs3) -> Self {
-        self.endpoint.sign = Some(keys);
+    pub(crate) fn signed(mut self, key: AccessKey) -> Self {
+        self.endpoint.sign = Some(Signer::acs3(key));
         // The headers say it, under a signature.
         self.endpoint
             .drop_parameters(&["Action", "Format", "Version", "Timestamp", "SignatureNonce"]);
@@ -197,7 +197,7 @@ impl WuyingLogin {
     #[must_use]
     pub fn security_token(mut self, token: impl Into<String>) -> Self {
         if let Some(sign) = &mut self.endpoint.sign {
-            sign.security_token = Some(Secret::new(token.into()));
+            sign.key.security_token = Some(Secret::new(token.into()));
         }
         self
     }

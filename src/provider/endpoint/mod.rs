@@ -34,7 +34,8 @@
 //! # Signatures
 //!
 //! `"sign": "none"`, or Alibaba Cloud's ACS3-HMAC-SHA256:
-//! `"sign": { "acs3": { "access_key_id": "..", "access_key_secret": {"env": ".."}, "security_token": null } }`.
+//! `"sign": { "acs3": { "access_key_id": "..", "access_key_secret": {"env": ".."}, "security_token": null } }`,
+//! or `rpc` in the place of `acs3` for HMAC-SHA1, which its older gateways take.
 //!
 //! # Answers
 //!
@@ -69,6 +70,8 @@ mod acs3;
 mod answer;
 mod errors;
 mod request;
+mod rpc;
+mod sign;
 mod template;
 mod vendor;
 
@@ -85,6 +88,7 @@ use serde_json::{Map, Value};
 use self::answer::{Death, Fields};
 use self::errors::{Errors, Meaning};
 use self::request::Call;
+use self::sign::Sign;
 use self::template::{ACCESS_TOKEN, REFRESH_TOKEN, Values};
 use super::exchange::{Answer, Hidden, IntoTokenClient, TokenClient};
 use super::fallback::{Situation, Way};
@@ -97,9 +101,11 @@ use crate::token::{Secret, Token};
 pub use super::fallback::Fallback;
 pub use crate::document::{Source, Span};
 
-pub(crate) use self::acs3::Acs3;
+pub(crate) use self::acs3::AccessKey;
 #[cfg(feature = "config")]
 pub(crate) use self::answer::rfc3339;
+pub use self::sign::Keys;
+pub(super) use self::sign::Signer;
 pub(super) use self::vendor::vendor_methods;
 
 /// A token endpoint as a document describes it. See [`Endpoint`].
@@ -134,47 +140,6 @@ enum OwnKind {
     Endpoint,
 }
 
-/// How requests are signed.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-enum Sign {
-    #[default]
-    None,
-    Acs3(Acs3Keys),
-}
-
-/// Keys of Alibaba Cloud.
-#[derive(Clone, Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Acs3Keys {
-    /// Its id.
-    pub access_key_id: Source,
-    /// Its secret.
-    pub access_key_secret: Source,
-    /// Of temporary keys (STS).
-    pub security_token: Option<Source>,
-}
-
-impl Acs3Keys {
-    /// The keys themselves; `at` is where they stand in the document.
-    pub(crate) fn read(&self, at: &str, base: &Path, faults: &mut Faults) -> Acs3 {
-        let mut read = |field: &str, source: &Source| {
-            source.secret(base).unwrap_or_else(|advice| {
-                faults.add(format!("{at}.{field}"), advice);
-                Secret::from("")
-            })
-        };
-        Acs3 {
-            access_key_id: read("access_key_id", &self.access_key_id),
-            access_key_secret: read("access_key_secret", &self.access_key_secret),
-            security_token: self.security_token.as_ref().map(|token| read("security_token", token)),
-        }
-    }
-}
-
 impl Document {
     /// The endpoint, with its secrets read; relative paths begin at `base`.
     ///
@@ -196,10 +161,7 @@ impl Document {
                 Err(advice) => faults.add(format!("vars.{name}"), advice),
             }
         }
-        let sign = match &self.sign {
-            Sign::None => None,
-            Sign::Acs3(keys) => Some(keys.read("sign.acs3", base, faults)),
-        };
+        let sign = Signer::read(&self.sign, base, faults);
         Endpoint {
             acquire: self.acquire,
             renew: self.renew,
@@ -248,7 +210,7 @@ pub struct Endpoint {
     pub(super) acquire: Option<Call>,
     pub(super) renew: Option<Call>,
     vars: BTreeMap<String, Secret<String>>,
-    pub(super) sign: Option<Acs3>,
+    pub(super) sign: Option<Signer>,
     pub(super) answer: Fields,
     errors: Errors,
     renew_before_death: bool,
@@ -647,6 +609,3 @@ fn shifted(at: SystemTime, seconds: i64) -> SystemTime {
 /// A `Date` has whole seconds, and an answer takes its time: less than this is no skew.
 const CLOCKS_AGREE: i64 = 5;
 const NO_CLIENT: &str = "none is given; call .client(service) with an HTTPS client, or enable feature `client`";
-
-#[cfg(test)]
-mod tests;

@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Error as _};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::acs3::Acs3;
+use super::sign::Signer;
 use super::template::{ALWAYS_NEEDED, BUILT_IN, Missing, Template, Values};
 use crate::error::{Faults, FetchError};
 use crate::percent;
@@ -74,7 +74,11 @@ impl schemars::JsonSchema for Verb {
 
 impl Call {
     /// Makes the request; the URL's host was checked before.
-    pub(super) fn request(&self, values: &Values<'_>, sign: Option<&Acs3>) -> Result<http::Request<Bytes>, FetchError> {
+    pub(super) fn request(
+        &self,
+        values: &Values<'_>,
+        sign: Option<&Signer>,
+    ) -> Result<http::Request<Bytes>, FetchError> {
         let mut url = self.url.filled(values, percent::encoded).map_err(missing)?;
         for (name, value) in &self.query {
             if let Some(value) = value.parameter(values).map_err(missing)? {

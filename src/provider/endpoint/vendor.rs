@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::answer::{Expires, Fields};
 use super::template::{ACCESS_TOKEN, Template};
-use super::{Acs3, Endpoint, NO_CLIENT, Span};
+use super::{AccessKey, Endpoint, NO_CLIENT, Span};
 use crate::error::Faults;
 use crate::provider::oauth2;
 use crate::token::{Secret, Token};
@@ -133,22 +133,22 @@ impl Endpoint {
     }
 
     pub(in crate::provider) fn check_sign(&self, faults: &mut Faults) {
-        let Some(sign) = &self.sign else {
+        let Some(key) = self.sign.as_ref().map(|sign| &sign.key) else {
             faults.add("access_key_id", "is missing; write the id of the access key");
             return;
         };
         let keys = [
-            ("access_key_id", &sign.access_key_id),
-            ("access_key_secret", &sign.access_key_secret),
+            ("access_key_id", &key.access_key_id),
+            ("access_key_secret", &key.access_key_secret),
         ];
-        for (name, key) in keys {
-            if key.expose().is_empty() {
+        for (name, value) in keys {
+            if value.expose().is_empty() {
                 faults.add(name, "is missing; write what the access key was issued with");
-            } else if key.expose().contains(|c: char| c.is_control() || c == ' ') {
+            } else if value.expose().contains(|c: char| c.is_control() || c == ' ') {
                 faults.add(name, "holds a space or a control character, such as a newline; trim it");
             }
         }
-        if sign
+        if key
             .security_token
             .as_ref()
             .is_some_and(|token| token.expose().is_empty())
@@ -158,7 +158,7 @@ impl Endpoint {
     }
 }
 
-impl Acs3 {
+impl AccessKey {
     pub(in crate::provider) fn empty() -> Self {
         Self {
             access_key_id: Secret::from(""),

@@ -1,0 +1,108 @@
+//! How a request is signed: not at all, or as one of [`acs3`](super::acs3) and [`rpc`](super::rpc) has it.
+
+use std::path::Path;
+
+use http::request;
+use serde::Deserialize;
+
+use super::acs3::{self, AccessKey};
+use super::rpc;
+use crate::document::Source;
+use crate::error::Faults;
+use crate::provider::exchange::Hidden;
+use crate::token::Secret;
+
+/// How a document says it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Sign {
+    #[default]
+    None,
+    /// ACS3-HMAC-SHA256.
+    Acs3(Keys),
+    /// HMAC-SHA1, for older gateways.
+    Rpc(Keys),
+}
+
+/// An access key of Alibaba Cloud.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Keys {
+    /// Its id.
+    pub access_key_id: Source,
+    /// Its secret.
+    pub access_key_secret: Source,
+    /// Of temporary keys (STS).
+    pub security_token: Option<Source>,
+}
+
+impl Keys {
+    /// The key itself; `at` is where it stands in the document.
+    pub(crate) fn read(&self, at: &str, base: &Path, faults: &mut Faults) -> AccessKey {
+        let mut read = |field: &str, source: &Source| {
+            source.secret(base).unwrap_or_else(|advice| {
+                faults.add(format!("{at}.{field}"), advice);
+                Secret::from("")
+            })
+        };
+        AccessKey {
+            access_key_id: read("access_key_id", &self.access_key_id),
+            access_key_secret: read("access_key_secret", &self.access_key_secret),
+            security_token: self.security_token.as_ref().map(|token| read("security_token", token)),
+        }
+    }
+}
+
+/// What signs requests.
+#[derive(Clone)]
+pub(in crate::provider) struct Signer {
+    pub(in crate::provider) key: AccessKey,
+    version: Version,
+}
+
+#[derive(Clone, Copy)]
+enum Version {
+    Acs3,
+    Rpc,
+}
+
+impl Signer {
+    pub(in crate::provider) fn acs3(key: AccessKey) -> Self {
+        Self {
+            key,
+            version: Version::Acs3,
+        }
+    }
+
+    pub(super) fn read(sign: &Sign, base: &Path, faults: &mut Faults) -> Option<Self> {
+        match sign {
+            Sign::None => None,
+            Sign::Acs3(keys) => Some(Self::acs3(keys.read("sign.acs3", base, faults))),
+            Sign::Rpc(keys) => Some(Self {
+                key: keys.read("sign.rpc", base, faults),
+                version: Version::Rpc,
+            }),
+        }
+    }
+
+    pub(super) fn sign(
+        &self,
+        head: &mut request::Parts,
+        body: &[u8],
+        timestamp: &str,
+        nonce: &str,
+    ) -> http::Result<()> {
+        match self.version {
+            Version::Acs3 => acs3::sign(&self.key, head, body, timestamp, nonce),
+            Version::Rpc => rpc::sign(&self.key, head, body, timestamp, nonce),
+        }
+    }
+
+    pub(super) fn hide(&self, hidden: &mut Hidden) {
+        hidden.add(self.key.access_key_secret.expose());
+        hidden.add(self.key.security_token.as_ref().map_or("", |token| token.expose()));
+    }
+}
