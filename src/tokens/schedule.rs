@@ -111,12 +111,20 @@ impl Schedule {
         let kept = probe
             .and_then(|setback| setback.until)
             .filter(|_| error.class() == Class::Transient);
+        let until = kept.or(planned.map(|wait| now + wait));
+        // Whoever asked for patience without saying how much gets ours, and callers are told.
+        let error = match error.class() {
+            Class::Throttled { .. } => error.reclassified(Class::Throttled {
+                retry_after: until.map(|until| until.saturating_duration_since(now)),
+            }),
+            _ => error,
+        };
         self.floor = None;
         self.setback = Some(Setback {
             error: error.clone(),
             failures,
             at: now,
-            until: kept.or(planned.map(|wait| now + wait)),
+            until,
         });
         error
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use form_urlencoded::Serializer;
-use http::header::{ACCEPT, CONTENT_TYPE, InvalidHeaderValue};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, InvalidHeaderValue};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
@@ -102,8 +102,11 @@ impl Call {
         if !self.headers.keys().any(|name| name.eq_ignore_ascii_case("accept")) {
             request = request.header(ACCEPT, "application/json");
         }
-        if let Some(content_type) = content_type {
-            request = request.header(CONTENT_TYPE, content_type);
+        match content_type {
+            Some(content_type) => request = request.header(CONTENT_TYPE, content_type),
+            // Clients leave it out, and some servers wait for a body then. Source: RFC 9110 §8.6.
+            None if expects_body(&self.method.0) => request = request.header(CONTENT_LENGTH, 0),
+            None => {}
         }
         for (name, value) in &self.headers {
             let Some(value) = value.parameter(values).map_err(missing)? else {
@@ -209,6 +212,10 @@ impl Call {
         let uri: Option<Uri> = self.url.start().parse().ok();
         uri.and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default()
     }
+}
+
+fn expects_body(method: &Method) -> bool {
+    [Method::POST, Method::PUT, Method::PATCH].contains(method)
 }
 
 fn missing(Missing(name): Missing) -> FetchError {
