@@ -93,9 +93,8 @@ impl Pilot {
         let Err(error) = &first else { return first };
         // By whichever clock saw more of it: one misses a suspend, the other a step back.
         let elapsed = || began.until(engine.now()).max(began_mono.elapsed());
-        let shut_down = || engine.desk().phase == Phase::ShutDown;
         let again = match engine.provider.if_lost() {
-            _ if !error.is_lost() || shut_down() => false,
+            _ if !error.is_lost() => false,
             IfLost::ReplayOnce => lost_before == 0,
             IfLost::ReplayWithin(limit) => lost_before == 0 && elapsed() < limit,
             IfLost::NeverReplay | IfLost::Idempotent => false,
@@ -111,8 +110,8 @@ impl Pilot {
                 desk.adopt(kept);
             }
         }
-        // The store was asked meanwhile.
-        if shut_down() {
+        // Asked last, because the store took its time.
+        if engine.desk().phase == Phase::ShutDown {
             return first;
         }
         let asked_again = engine.now();

@@ -247,6 +247,11 @@ async fn a_shutdown_ends_it_for_good() {
     sleep(MINUTE).await;
     tokens.shutdown().await;
     assert_eq!(tokens.status().keep_alive, KeepAlive::Off);
+    settle().await;
+    assert!(
+        !tokens.engine().keeping.load(Ordering::SeqCst),
+        "at once, not at its next look"
+    );
     tokens.spawn();
     tokens.get().await.unwrap();
     sleep(24 * HOUR).await;
