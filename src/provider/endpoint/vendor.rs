@@ -129,8 +129,14 @@ impl Endpoint {
         }
         for (name, value) in &self.seed {
             let name = if name == ACCESS_TOKEN { self.token_alias } else { name };
-            if value.as_str().is_some_and(|value| !value.bytes().all(|byte| byte.is_ascii_graphic())) {
-                faults.add(name.to_owned(), "holds what is not visible ASCII, such as a space or a newline; trim it");
+            if value
+                .as_str()
+                .is_some_and(|value| !value.bytes().all(|byte| byte.is_ascii_graphic()))
+            {
+                faults.add(
+                    name.to_owned(),
+                    "holds what is not visible ASCII, such as a space or a newline; trim it",
+                );
             }
         }
         if self.client.get().is_none() && cfg!(not(feature = "client")) {
