@@ -19,6 +19,10 @@ use crate::token::Secret;
 /// # Errors
 ///
 /// [`Error::is_config`]; the message names the field's path and what would be right.
+#[cfg_attr(
+    not(feature = "config"),
+    allow(unreachable_pub, reason = "the module config hands it out")
+)]
 pub fn read<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
     let mut parser = serde_json::Deserializer::from_str(json);
     let Strict(value) = serde_path_to_error::deserialize(&mut parser).map_err(|error| fault(&error))?;
@@ -30,6 +34,7 @@ pub fn read<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
 }
 
 /// Reads a part of a document whose type shows only when it is read, and keeps the path of an error in it.
+#[cfg(feature = "config")]
 pub(crate) fn within<T: DeserializeOwned, E: de::Error>(part: Value) -> Result<T, E> {
     let part = Owned(part);
     serde_path_to_error::deserialize(&part.0).map_err(|error| {

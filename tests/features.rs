@@ -6,9 +6,15 @@ fn enabled() -> String {
     if on.is_empty() { "none".into() } else { on.join(" ") }
 }
 
-fn all() -> [(&'static str, bool); 5] {
+fn all() -> [(&'static str, bool); 11] {
     [
         ("oauth2", cfg!(feature = "oauth2")),
+        ("endpoint", cfg!(feature = "endpoint")),
+        ("alibaba", cfg!(feature = "alibaba")),
+        ("tencent", cfg!(feature = "tencent")),
+        ("huawei", cfg!(feature = "huawei")),
+        ("config", cfg!(feature = "config")),
+        ("schema", cfg!(feature = "schema")),
         ("client", cfg!(feature = "client")),
         ("tracing", cfg!(feature = "tracing")),
         ("testkit", cfg!(feature = "testkit")),

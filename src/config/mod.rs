@@ -195,7 +195,8 @@ pub struct Policy {
 impl Policy {
     fn into_policy(self, faults: &mut Faults, at: &str) -> RefreshPolicy {
         let mut policy = RefreshPolicy::default();
-        let durations: [(_, fn(RefreshPolicy, Duration) -> RefreshPolicy); 6] = [
+        type Set = fn(RefreshPolicy, Duration) -> RefreshPolicy;
+        let durations: [(Option<Span>, Set); 6] = [
             (self.refresh_before, RefreshPolicy::refresh_before),
             (self.require_before, RefreshPolicy::require_before),
             (self.fetch_timeout, RefreshPolicy::fetch_timeout),

@@ -106,6 +106,10 @@ impl Injection {
 pub struct ReadyInjection(Ready);
 
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the hot one, and there is one a token"
+)]
 enum Ready {
     Header(ReadyHeader),
     Query(ReadyQuery),

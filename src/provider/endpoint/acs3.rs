@@ -140,7 +140,7 @@ fn canonical_request(
     mut headers: Vec<(&str, Cow<'_, str>)>,
     hash: &str,
 ) -> Canonical {
-    headers.sort_by(|(one, _), (other, _)| one.cmp(other));
+    headers.sort_by_key(|(name, _)| *name);
     let names: Vec<_> = headers.iter().map(|(name, _)| *name).collect();
     let signed_headers = names.join(";");
     let mut request = Zeroizing::new(format!("{method}\n{path}\n{query}\n"));

@@ -73,6 +73,7 @@ mod request;
 mod rpc;
 mod sign;
 mod template;
+#[cfg(any(feature = "alibaba", feature = "tencent", feature = "huawei"))]
 mod vendor;
 
 use std::collections::BTreeMap;
@@ -101,11 +102,13 @@ use crate::token::{Secret, Token};
 pub use super::fallback::Fallback;
 pub use crate::document::{Source, Span};
 
+#[cfg(any(feature = "alibaba", feature = "tencent", feature = "huawei"))]
 pub(crate) use self::acs3::AccessKey;
 #[cfg(feature = "config")]
 pub(crate) use self::answer::rfc3339;
 pub use self::sign::Keys;
 pub(super) use self::sign::Signer;
+#[cfg(any(feature = "alibaba", feature = "tencent", feature = "huawei"))]
 pub(super) use self::vendor::vendor_methods;
 
 /// A token endpoint as a document describes it. See [`Endpoint`].

@@ -73,6 +73,7 @@ impl Template {
     }
 
     /// Puts something before it.
+    #[cfg(any(feature = "alibaba", feature = "tencent", feature = "huawei"))]
     pub(super) fn prefixed(mut self, text: &str) -> Self {
         self.pieces.insert(0, Piece::Text(text.to_owned()));
         self

@@ -37,6 +37,7 @@ macro_rules! vendor_methods {
 }
 pub(in crate::provider) use vendor_methods;
 
+#[cfg_attr(not(feature = "config"), allow(dead_code, reason = "each vendor needs a part of it"))]
 impl Endpoint {
     /// A document that ships with this crate, for the API at `base`.
     #[allow(clippy::expect_used, reason = "the document is a constant that a test reads")]
@@ -170,6 +171,7 @@ impl Endpoint {
     }
 }
 
+#[cfg_attr(not(feature = "config"), allow(dead_code, reason = "each vendor needs a part of it"))]
 impl AccessKey {
     pub(in crate::provider) fn empty() -> Self {
         Self {
@@ -180,6 +182,7 @@ impl AccessKey {
     }
 }
 
+#[cfg_attr(not(feature = "config"), allow(dead_code, reason = "each vendor needs a part of it"))]
 impl Fields {
     /// Not said by the answer: so long.
     pub(in crate::provider) fn lives(&mut self, life: Duration) {
