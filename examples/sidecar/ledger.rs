@@ -1,0 +1,176 @@
+//! What happened to a token: counted, and told to whoever listens.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::{mpsc, watch};
+use tower_token::{Event, Observe};
+
+use crate::answer;
+use crate::body::Body;
+
+/// Lines that a slow reader may lag behind before it loses some.
+const KEPT_LINES: usize = 1024;
+
+/// The lines of `/events`. A clone is another handle.
+#[derive(Clone, Debug)]
+pub(crate) struct Events {
+    lines: broadcast::Sender<Bytes>,
+    ended: watch::Sender<bool>,
+}
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        Self {
+            lines: broadcast::Sender::new(KEPT_LINES),
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    /// Ends every stream, after what it has not sent yet.
+    pub(crate) fn end(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// What happens from now on, a JSON object a line.
+    pub(crate) fn stream(&self) -> Body {
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(pass_on(self.lines.subscribe(), self.ended.subscribe(), sender));
+        Body::lines(receiver)
+    }
+}
+
+/// A reader that is slow holds up this task and nobody else.
+async fn pass_on(mut lines: broadcast::Receiver<Bytes>, mut ended: watch::Receiver<bool>, reader: mpsc::Sender<Bytes>) {
+    loop {
+        let line = tokio::select! {
+            biased;
+            line = lines.recv() => line,
+            () = reader.closed() => return,
+            _ = async { ended.wait_for(|ended| *ended).await.is_ok() } => return,
+        };
+        let line = match line {
+            Ok(line) => line,
+            Err(RecvError::Lagged(missed)) => Bytes::from(format!("{}\n", json!({ "event": "lagged", "missed": missed }))),
+            Err(RecvError::Closed) => return,
+        };
+        if reader.send(line).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The counts of one token.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) renewed: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) replayed: AtomicU64,
+    pub(crate) handed_back: AtomicU64,
+}
+
+impl Counts {
+    fn count(&self, event: &Event) {
+        let counter = match event {
+            Event::Renewed { .. } => &self.renewed,
+            Event::FetchFailed { .. } => &self.failed,
+            Event::Refused { .. } => &self.refused,
+            Event::Replayed { .. } => &self.replayed,
+            Event::HandedBack { .. } => &self.handed_back,
+            _ => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The observer of the token of that name.
+pub(crate) fn observer(name: &str, counts: Arc<Counts>, events: &Events) -> impl Observe {
+    let (name, lines) = (name.to_owned(), events.lines.clone());
+    move |event: &Event| {
+        counts.count(event);
+        // Without a reader nothing is written.
+        if lines.receiver_count() > 0 {
+            let _ = lines.send(line(&name, event));
+        }
+    }
+}
+
+fn line(token: &str, event: &Event) -> Bytes {
+    let mut object = described(event);
+    object["token"] = token.into();
+    object["at"] = format!("{:.3}", Timestamp::now()).into();
+    Bytes::from(format!("{object}\n"))
+}
+
+fn described(event: &Event) -> Value {
+    match event {
+        Event::FetchBegan { cause, .. } => json!({ "event": "fetch_began", "cause": word(cause) }),
+        Event::Renewed {
+            generation,
+            cause,
+            took,
+            expires_in,
+            waited,
+            ..
+        } => json!({
+            "event": "renewed",
+            "generation": generation.get(),
+            "cause": word(cause),
+            "took_ms": millis(*took),
+            "expires_in_ms": millis(*expires_in),
+            "waited": waited,
+        }),
+        Event::FetchFailed {
+            cause,
+            error,
+            took,
+            waited,
+            ..
+        } => json!({
+            "event": "fetch_failed",
+            "cause": word(cause),
+            "class": answer::class(error),
+            "error": error.to_string(),
+            "took_ms": millis(*took),
+            "waited": waited,
+        }),
+        Event::Discarded { cause, .. } => json!({ "event": "discarded", "cause": word(cause) }),
+        Event::Warned {
+            generation, warning, ..
+        } => json!({ "event": "warned", "generation": generation.get(), "warning": word(warning) }),
+        Event::Refused { generation, .. } => json!({ "event": "refused", "generation": generation.get() }),
+        Event::BreakerHeld { generation, .. } => json!({ "event": "breaker_held", "generation": generation.get() }),
+        Event::Replayed {
+            refused, generation, ..
+        } => json!({ "event": "replayed", "refused": refused.get(), "generation": generation.get() }),
+        Event::HandedBack { generation, reason, .. } => {
+            json!({ "event": "handed_back", "generation": generation.get(), "reason": word(reason) })
+        }
+        Event::WithoutToken { reason, .. } => json!({ "event": "without_token", "reason": word(reason) }),
+        // Added since; its name is all that can be said.
+        other => json!({ "event": word(other) }),
+    }
+}
+
+/// The name of a variant, as JSON has it: `NotKept` is `not_kept`.
+fn word(variant: &impl Debug) -> String {
+    let mut word = String::new();
+    for letter in format!("{variant:?}").chars().take_while(char::is_ascii_alphanumeric) {
+        if letter.is_ascii_uppercase() && !word.is_empty() {
+            word.push('_');
+        }
+        word.push(letter.to_ascii_lowercase());
+    }
+    word
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,143 @@
+//! From a file that was read to parts that work: [`Checked`].
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower_token::TokensBuilder;
+use tower_token::config::{Injection, Refusal, TokenConfig};
+
+use crate::admin::Kept;
+use crate::file::{Document, Faults};
+use crate::ledger::{self, Counts, Events};
+use crate::routes::Route;
+use crate::upstream::{Tls, Upstream, upstream};
+
+/// All that can be said of a file before anything is begun: secrets are read, nothing listens, nothing is fetched.
+pub(crate) struct Checked {
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    /// The longest that an exchange with an issuer may take.
+    pub(crate) fetch_timeout: Duration,
+    tokens: Vec<Token>,
+    routes: Vec<Route>,
+    tls: Tls,
+}
+
+struct Token {
+    name: String,
+    builder: TokensBuilder,
+    injection: Injection,
+    refusal: Refusal,
+    expose: bool,
+}
+
+/// Tokens by name, routes with their clients.
+pub(crate) type Built = (Vec<(String, Kept)>, Vec<(Route, Upstream)>);
+
+impl Checked {
+    /// # Errors
+    ///
+    /// Every fault of the file, with its path.
+    pub(crate) fn new(document: &Document, base: &Path) -> Result<Self, Faults> {
+        let mut faults = Faults::default();
+        let listen = address("listen", &document.listen, document.allow_remote, &mut faults);
+        let admin = address("admin", &document.admin, document.allow_remote, &mut faults);
+        let mut tokens = Vec::new();
+        for (name, config) in &document.tokens {
+            match token(name, config, base) {
+                Ok(token) => tokens.push(token),
+                Err(error) => faults.found(&error),
+            }
+        }
+        let mut routes = Vec::new();
+        for (index, config) in document.routes.iter().enumerate() {
+            let at = format!("routes[{index}]");
+            routes.extend(Route::check(&at, config, &document.tokens, &mut faults));
+        }
+        let tls = tls(&routes, &mut faults);
+        let timeouts = document.tokens.values().map(TokenConfig::fetch_timeout);
+        match (listen, admin, tls) {
+            (Some(listen), Some(admin), Some(tls)) if faults.is_empty() => Ok(Self {
+                listen,
+                admin,
+                fetch_timeout: timeouts.max().unwrap_or_default(),
+                tokens,
+                routes,
+                tls,
+            }),
+            _ => Err(faults),
+        }
+    }
+
+    /// Within the runtime, because here begins what is kept alive.
+    ///
+    /// # Errors
+    ///
+    /// What a provider says against itself only now.
+    pub(crate) fn build(self, events: &Events) -> Result<Built, Faults> {
+        let mut faults = Faults::default();
+        let (mut kept, mut routes) = (Vec::new(), Vec::new());
+        for token in self.tokens {
+            let counts = Arc::new(Counts::default());
+            let observer = ledger::observer(&token.name, counts.clone(), events);
+            let tokens = match token.builder.observe(observer).build() {
+                Ok(tokens) => tokens,
+                Err(error) => {
+                    faults.add(&format!("tokens.{}", token.name), error);
+                    continue;
+                }
+            };
+            for route in self.routes.iter().enumerate().filter(|(_, route)| route.token == token.name) {
+                let (injection, refusal) = (token.injection.clone(), token.refusal.clone());
+                routes.push((route.0, upstream(route.1, &tokens, injection, refusal, self.tls.clone())));
+            }
+            let expose = token.expose;
+            kept.push((token.name, Kept { tokens, counts, expose }));
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        // In the order of the file: the first match has the request.
+        routes.sort_by_key(|(index, _)| *index);
+        let upstreams = routes.into_iter().map(|(_, upstream)| upstream);
+        Ok((kept, self.routes.into_iter().zip(upstreams).collect()))
+    }
+}
+
+fn token(name: &str, config: &TokenConfig, base: &Path) -> Result<Token, tower_token::Error> {
+    let at = format!("tokens.{name}");
+    Ok(Token {
+        name: name.to_owned(),
+        builder: config.builder(&at, base)?,
+        injection: config.injection(&at)?,
+        refusal: config.refusal(&at)?,
+        expose: config.expose,
+    })
+}
+
+fn address(path: &str, written: &str, allow_remote: bool, faults: &mut Faults) -> Option<SocketAddr> {
+    let Ok(address) = written.parse::<SocketAddr>() else {
+        faults.add(path, "is no address with a port; write it as in 127.0.0.1:8080, with port 0 for any");
+        return None;
+    };
+    if !allow_remote && !address.ip().to_canonical().is_loopback() {
+        let advice = "is beyond loopback, where everyone gets requests with your tokens on them; \
+                      write an address of 127.0.0.1, or \"allow_remote\": true";
+        faults.add(path, advice);
+        return None;
+    }
+    Some(address)
+}
+
+fn tls(routes: &[Route], faults: &mut Faults) -> Option<Tls> {
+    let secured = routes.iter().position(Route::is_https);
+    let tls = match secured {
+        Some(_) => Tls::of_the_system(),
+        None => Tls::unused(),
+    };
+    let at = format!("routes[{}].upstream", secured.unwrap_or_default());
+    tls.map_err(|error| faults.add(&at, format!("TLS could not be set up on this machine: {error}")))
+        .ok()
+}
