@@ -23,6 +23,10 @@
 //!
 //! Exit status: 0 with a token, 1 without one, 2 for a wrong file or wrong arguments. Errors are on stderr and hold no secret.
 
+#[allow(
+    dead_code,
+    reason = "the tokens of the file are needed here, and neither its ports nor its routes"
+)]
 #[path = "sidecar/file.rs"]
 mod file;
 
@@ -68,7 +72,11 @@ async fn main() -> ExitCode {
         Ok(printed) => {
             let mut stdout = io::stdout().lock();
             let written = writeln!(stdout, "{printed}").and_then(|()| stdout.flush());
-            if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if written.is_ok() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(Failure::Wrong(message)) => {
             say(message);

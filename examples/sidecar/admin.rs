@@ -218,7 +218,9 @@ fn generation(token: &Token) -> u64 {
 }
 
 fn timeout_ms(token: &Token) -> u64 {
-    let left = token.expiry_time().and_then(|at| at.duration_since(SystemTime::now()).ok());
+    let left = token
+        .expiry_time()
+        .and_then(|at| at.duration_since(SystemTime::now()).ok());
     left.map_or(0, millis)
 }
 

@@ -76,7 +76,11 @@ pub(crate) fn no_token(token: &str, error: &Error, is_grpc: bool) -> Response<Bo
         return grpc_unavailable(&message);
     }
     let is_busy = error.is_throttled() || error.is_overloaded() || error.is_shut_down();
-    let status = if is_busy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
+    let status = if is_busy {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::BAD_GATEWAY
+    };
     let body = json!({
         "error": "token_unavailable",
         "class": class(error),
@@ -87,7 +91,12 @@ pub(crate) fn no_token(token: &str, error: &Error, is_grpc: bool) -> Response<Bo
     let mut response = json(status, &body);
     if is_busy {
         // Rounded up: whoever comes at that second is not early.
-        let wait = error.retry_after().unwrap_or_default().as_millis().div_ceil(1000).max(1);
+        let wait = error
+            .retry_after()
+            .unwrap_or_default()
+            .as_millis()
+            .div_ceil(1000)
+            .max(1);
         let wait = HeaderValue::from(u64::try_from(wait).unwrap_or(u64::MAX));
         response.headers_mut().insert(RETRY_AFTER, wait);
     }

@@ -98,7 +98,8 @@ pub(crate) struct CallerBroke(hyper::Error);
 impl CallerBroke {
     /// Whether that is why `error` happened.
     pub(crate) fn caused(error: &(dyn StdError + 'static)) -> bool {
-        std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<Self>())
+        let mut links = std::iter::successors(Some(error), |link| (*link).source());
+        links.any(|link| link.is::<Self>())
     }
 }
 

@@ -82,7 +82,6 @@ impl Faults {
     }
 
     /// The field at that path is wrong; `advice` is what would be right.
-    #[allow(dead_code, reason = "print_token has no fields of its own to check")]
     pub(crate) fn add(&mut self, path: &str, advice: impl fmt::Display) {
         self.0.push(format!("invalid configuration: {path}: {advice}"));
     }

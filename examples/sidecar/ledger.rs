@@ -57,7 +57,9 @@ async fn pass_on(mut lines: broadcast::Receiver<Bytes>, mut ended: watch::Receiv
         };
         let line = match line {
             Ok(line) => line,
-            Err(RecvError::Lagged(missed)) => Bytes::from(format!("{}\n", json!({ "event": "lagged", "missed": missed }))),
+            Err(RecvError::Lagged(missed)) => {
+                Bytes::from(format!("{}\n", json!({ "event": "lagged", "missed": missed })))
+            }
             Err(RecvError::Closed) => return,
         };
         if reader.send(line).await.is_err() {

@@ -109,7 +109,10 @@ pub(crate) fn written(tokens: &BTreeMap<String, Kept>) -> String {
 }
 
 fn begin(text: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(text, "# HELP tower_token_{name} {help}\n# TYPE tower_token_{name} {kind}");
+    let _ = writeln!(
+        text,
+        "# HELP tower_token_{name} {help}\n# TYPE tower_token_{name} {kind}"
+    );
 }
 
 fn counted(counter: &AtomicU64) -> Option<f64> {

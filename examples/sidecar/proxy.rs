@@ -41,7 +41,11 @@ impl Proxy {
         };
         let (mut head, body) = request.into_parts();
         if outbound(&mut head, &body, route).is_err() {
-            return answer::fault(StatusCode::URI_TOO_LONG, "uri_too_long", "the URL is too long for upstream");
+            return answer::fault(
+                StatusCode::URI_TOO_LONG,
+                "uri_too_long",
+                "the URL is too long for upstream",
+            );
         }
         let request = Request::from_parts(head, Body::of_caller(body));
         match upstream.clone().oneshot(request).await {

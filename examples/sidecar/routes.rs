@@ -40,7 +40,10 @@ impl Route {
     ) -> Option<Self> {
         if !tokens.contains_key(&config.token) {
             let names: Vec<&str> = tokens.keys().map(String::as_str).collect();
-            let advice = format!("is the name of no token; write one of those in `tokens`: {}", names.join(", "));
+            let advice = format!(
+                "is the name of no token; write one of those in `tokens`: {}",
+                names.join(", ")
+            );
             faults.add(&format!("{at}.token"), advice);
         }
         if !is_prefix(&config.prefix) {

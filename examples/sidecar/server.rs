@@ -97,10 +97,13 @@ where
     let mut connection = std::pin::pin!(connection);
     // An error of a connection is its peer's business, who sees it as well.
     tokio::select! {
-        _ = connection.as_mut() => return,
-        () = closed(&mut life.closing) => connection.as_mut().graceful_shutdown(),
+        _ = connection.as_mut() => {}
+        () = closed(&mut life.closing) => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
     }
-    let _ = connection.await;
+    drop(life.open);
 }
 
 async fn closed(closing: &mut watch::Receiver<bool>) {

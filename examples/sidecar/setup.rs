@@ -89,9 +89,17 @@ impl Checked {
                     continue;
                 }
             };
-            for route in self.routes.iter().enumerate().filter(|(_, route)| route.token == token.name) {
+            for route in self
+                .routes
+                .iter()
+                .enumerate()
+                .filter(|(_, route)| route.token == token.name)
+            {
                 let (injection, refusal) = (token.injection.clone(), token.refusal.clone());
-                routes.push((route.0, upstream(route.1, &tokens, injection, refusal, self.tls.clone())));
+                routes.push((
+                    route.0,
+                    upstream(route.1, &tokens, injection, refusal, self.tls.clone()),
+                ));
             }
             let expose = token.expose;
             kept.push((token.name, Kept { tokens, counts, expose }));
@@ -119,7 +127,10 @@ fn token(name: &str, config: &TokenConfig, base: &Path) -> Result<Token, tower_t
 
 fn address(path: &str, written: &str, allow_remote: bool, faults: &mut Faults) -> Option<SocketAddr> {
     let Ok(address) = written.parse::<SocketAddr>() else {
-        faults.add(path, "is no address with a port; write it as in 127.0.0.1:8080, with port 0 for any");
+        faults.add(
+            path,
+            "is no address with a port; write it as in 127.0.0.1:8080, with port 0 for any",
+        );
         return None;
     };
     if !allow_remote && !address.ip().to_canonical().is_loopback() {

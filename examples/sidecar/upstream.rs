@@ -20,7 +20,8 @@ use crate::file::Protocol;
 use crate::routes::Route;
 
 /// A client whose requests carry the route's token, to the route's origin and nowhere else.
-pub(crate) type Upstream = TokenService<Client<HttpsConnector<HttpConnector>, Body>, Buffered<Body>, Refusal, Injection>;
+pub(crate) type Upstream =
+    TokenService<Client<HttpsConnector<HttpConnector>, Body>, Buffered<Body>, Refusal, Injection>;
 
 /// What comes back from it.
 pub(crate) type Answer = http::Response<Peeked<Incoming>>;

@@ -1,0 +1,68 @@
+//! `print_token`.
+
+use serde_json::{Value, json};
+use tower_token::testkit::Fault;
+
+use crate::program::{Login, run, written};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_printed_in_each_form() {
+    let login = Login::new().await;
+    let file = written(&json!({ "tokens": { "app": login.app() } }).to_string());
+    let file = file.to_str().unwrap();
+    let printed = |arguments: &[&str]| {
+        let output = run("print_token", arguments);
+        let (out, err) = (output.stdout, output.stderr);
+        (
+            output.status.code(),
+            String::from_utf8(out).unwrap(),
+            String::from_utf8(err).unwrap(),
+        )
+    };
+
+    let (code, token, _) = printed(&[file, "app"]);
+    assert_eq!(code, Some(0));
+    assert!(login.issuer.is_alive(token.strip_suffix('\n').unwrap()));
+
+    let (code, credential, _) = printed(&[file, "app", "--exec-credential"]);
+    let mut credential: Value = serde_json::from_str(&credential).unwrap();
+    assert_eq!(code, Some(0));
+    assert!(
+        login
+            .issuer
+            .is_alive(credential["status"]["token"].take().as_str().unwrap())
+    );
+    let expiry = credential["status"]["expirationTimestamp"].take();
+    assert!(
+        expiry.as_str().unwrap().len() == 20 && expiry.as_str().unwrap().ends_with('Z'),
+        "{expiry}"
+    );
+    let expected = json!({
+        "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+        "status": { "token": null, "expirationTimestamp": null },
+    });
+    assert_eq!(credential, expected);
+
+    let (code, out, err) = printed(&[file, "app", "--credential-process"]);
+    assert_eq!((code, &*out), (Some(1), ""));
+    assert!(err.contains("access_key_id"), "{err}");
+
+    login
+        .issuer
+        .fault_always(Some(Fault::oauth_error(400, "invalid_client")));
+    let (code, out, err) = printed(&[file, "app"]);
+    assert_eq!((code, &*out), (Some(1), ""));
+    assert!(err.contains("invalid_client"), "{err}");
+
+    for wrong in [
+        &[file][..],
+        &[file, "nobody"],
+        &[file, "app", "--yaml"],
+        &["nowhere", "app"],
+        &[],
+    ] {
+        let (code, out, err) = printed(wrong);
+        assert_eq!((code, &*out), (Some(2), ""), "{wrong:?}");
+        assert!(!err.is_empty());
+    }
+}

@@ -1,0 +1,51 @@
+//! Requests that are sent again, and those that are not.
+
+use http::{Request, StatusCode};
+use serde_json::json;
+
+use crate::program::{Login, Sidecar, full, http1, http2};
+use crate::upstream::Upstream;
+
+#[tokio::test]
+async fn what_fits_the_limit_is_sent_again_and_one_byte_more_is_not() {
+    let login = Login::new().await;
+    let upstream = Upstream::of(&login.issuer).await;
+    let sidecar = Sidecar::start(&json!({
+        "tokens": { "app": login.app() },
+        "routes": [
+            { "prefix": "/default/", "upstream": upstream.url(), "token": "app" },
+            { "prefix": "/h2c/", "upstream": upstream.url(), "token": "app", "protocol": "h2c", "replay_limit": 65536 },
+            { "prefix": "/none/", "upstream": upstream.url(), "token": "app", "replay_limit": 0 },
+        ],
+    }));
+    let post = |path: &str, size: usize| {
+        let body = (0..size).map(|at| (at % 251) as u8).collect::<Vec<_>>();
+        Request::post(sidecar.url(path)).body(full(body)).unwrap()
+    };
+    assert_eq!(sidecar.get("/default/x").await.0, StatusCode::OK);
+    for (client, path, size, expected) in [
+        (http1(), "/default/x", 65_536, StatusCode::OK),
+        (http1(), "/default/x", 65_537, StatusCode::UNAUTHORIZED),
+        (http2(), "/h2c/x", 65_536, StatusCode::OK),
+        (http2(), "/h2c/x", 65_537, StatusCode::UNAUTHORIZED),
+        (http1(), "/none/x", 0, StatusCode::OK),
+        (http1(), "/none/x", 1, StatusCode::UNAUTHORIZED),
+    ] {
+        login.issuer.revoke_access();
+        let before = login.requests();
+        upstream.take();
+        let answer = client.request(post(path, size)).await.unwrap();
+        assert_eq!(answer.status(), expected, "{path} {size}");
+        let seen = upstream.take();
+        assert_eq!(
+            seen.len(),
+            if expected == StatusCode::OK { 2 } else { 1 },
+            "{path} {size}"
+        );
+        assert!(seen.iter().all(|seen| seen.body.len() == size), "{path} {size}");
+        // The next one has a new token, whatever became of this one.
+        assert_eq!(client.request(post(path, size)).await.unwrap().status(), StatusCode::OK);
+        assert_eq!(login.requests(), before + 1, "{path} {size}");
+    }
+    assert_eq!(sidecar.status("app").await["replays"], 3);
+}
