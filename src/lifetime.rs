@@ -194,7 +194,9 @@ impl RefreshPolicy {
         // A renewal that begins at its deadline lands after it.
         let ahead = renew_by.filter(|deadline| now < *deadline).map(|deadline| {
             let span = sent.until(deadline);
-            let ahead = deadline.before(default_advisory(span).min(span / 2));
+            // What was set is about the token's own death; a later deadline has a window of its own.
+            let window = self.refresh_before.filter(|_| deadline <= dies);
+            let ahead = deadline.before(window.unwrap_or_else(|| default_advisory(span)).min(span / 2));
             ahead.max(now.after(min_interval.min(now.until(deadline) / 2)))
         });
         let due = renew_by.map(|deadline| ahead.filter(|_| deadline <= dies).unwrap_or(deadline));
@@ -320,6 +322,11 @@ mod tests {
         assert_eq!(stale(minutes(60)), minutes(45));
         assert_eq!(stale(minutes(600)), minutes(45), "the token dies first");
         assert_eq!(stale(minutes(0)), now.after(Duration::from_secs(1)), "it is over");
+        let policy = policy.refresh_before(MINUTE);
+        let stale = |renew_by| policy.plan((now, now, minutes(60)), None, Some(renew_by)).stale;
+        assert_eq!(stale(minutes(60)), minutes(59), "what was set counts here too");
+        let keep = policy.plan((now, now, minutes(60)), None, Some(minutes(24 * 60))).keep;
+        assert_eq!(keep, minutes(23 * 60), "and not for a deadline after the death");
     }
 
     #[test]

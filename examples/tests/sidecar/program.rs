@@ -130,7 +130,9 @@ impl Sidecar {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        // The shell's own: a minimal system has no other.
+        let kill = format!("kill {name} {}", self.child.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status();
         assert!(sent.unwrap().success());
     }
 
