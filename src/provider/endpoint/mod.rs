@@ -399,26 +399,28 @@ impl TokenProvider for Endpoint {
         };
         let acquire = async |call: &Call| {
             let acquired = self.exchange(call, &context, &kept).await;
-            // Acquiring spends nothing, unless it can be done only once.
-            acquired.map_err(|error| match self.fallback {
-                Fallback::Dead => error.not_lost(),
-                Fallback::Never => error,
+            acquired.map_err(|error| match (self.fallback, error.class()) {
+                (_, Class::Terminal) => error.reclassified(self.dead),
+                // Acquiring spends nothing, unless it can be done only once.
+                (Fallback::Dead, _) => error.not_lost(),
+                (Fallback::Never, _) => error,
             })
         };
         match (self.fallback.way(&situation), &self.renew, acquirable) {
             (Way::Renew, Some(renew), acquirable) => match self.exchange(renew, &context, &kept).await {
                 Err(error) if error.class() == Class::Terminal => {
-                    match acquirable.filter(|_| self.fallback.may_acquire(had_one) && context.exchanges_left() > 0) {
-                        Some(call) => acquire(call).await,
+                    match acquirable.filter(|_| self.fallback.may_acquire(had_one)) {
+                        Some(call) if context.exchanges_left() > 0 => acquire(call).await,
+                        // No verdict on what acquires: the next fetch comes to that.
+                        Some(_) => Err(FetchError::transient(
+                            "the token is dead, and this fetch had no exchange left to acquire another with",
+                        )),
                         None => Err(error.reclassified(self.dead)),
                     }
                 }
                 renewed => renewed,
             },
-            (Way::Acquire, _, Some(call)) => acquire(call).await.map_err(|error| match error.class() {
-                Class::Terminal => error.reclassified(self.dead),
-                _ => error,
-            }),
+            (Way::Acquire, _, Some(call)) => acquire(call).await,
             _ => Err(self.stuck(had_one)),
         }
     }
@@ -548,6 +550,10 @@ impl Reading<'_> {
             Meaning::NeedsInteraction => FetchError::needs_interaction(said.clone()),
             Meaning::Config => FetchError::config(said.clone()),
             Meaning::Ambiguous | Meaning::Lost => FetchError::transient(said.clone()).lost(),
+            // However an API words it.
+            Meaning::Transient if status == http::StatusCode::TOO_MANY_REQUESTS => {
+                FetchError::throttled(wait, said.clone())
+            }
             Meaning::Transient => patient(FetchError::transient(said.clone())),
             Meaning::Clock => {
                 let error = FetchError::config(format!("{said}: the clocks are too far apart"));
