@@ -69,6 +69,13 @@ pub(crate) enum Fault {
     Drip,
     /// 503 in the vendor's words.
     Unavailable503,
+    /// This status with a JSON body that means nothing.
+    Status(u16),
+    /// This status with an error in every vendor's shape, whose code and message are all that was sent: the
+    /// target, the headers and the body.
+    Echo(u16),
+    /// **Processed**, then half of the answer, and the connection is closed.
+    CutOff,
     /// **Processed** at once, answered so much later: a client that gives up before has lost an answer.
     Delay(Duration),
 }
@@ -162,6 +169,11 @@ impl<V: Vendor> Double<V> {
     /// Faults that no request has met.
     pub(crate) fn faults_left(&self) -> usize {
         self.room.desk.faults.lock().unwrap().len()
+    }
+
+    /// Forgets the faults that no request has met.
+    pub(crate) fn no_more_faults(&self) {
+        self.room.desk.faults.lock().unwrap().clear();
     }
 
     /// Kills every live access token. What renews them stays good, where that is another token.

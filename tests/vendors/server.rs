@@ -145,6 +145,17 @@ async fn answer<V: Vendor>(
             sleep(*late).await;
             answer
         }
+        Fault::CutOff => {
+            let answer = process();
+            let whole = answer.body.len();
+            let half = Half(Some(answer.body.slice(..whole / 2)));
+            let response = Response::builder()
+                .status(answer.status)
+                .header("content-length", whole);
+            return Ok(response.body(half.boxed_unsync()).expect("a response"));
+        }
+        Fault::Status(status) => Answer::json(*status, &serde_json::json!({ "test": true })),
+        Fault::Echo(status) => Answer::json(*status, &echo(&asked)),
         Fault::Html502 => Answer::html(502),
         Fault::Html200 => Answer::html(200),
         Fault::Redirect307 => {
@@ -184,6 +195,33 @@ impl<V: Vendor> Room<V> {
             body: asked.body.clone(),
         }
     }
+}
+
+/// An error whose every field says what was sent, as it was sent and decoded.
+fn echo(asked: &Asked) -> serde_json::Value {
+    let body = String::from_utf8_lossy(&asked.body);
+    let mut said = format!("{}?{} {body}", asked.path, asked.query);
+    for (name, value) in &asked.headers {
+        said += &format!(" {name}: {}", String::from_utf8_lossy(value.as_bytes()));
+    }
+    for (name, value) in asked.query().and(asked.form()).pairs() {
+        said += &format!(" {name}={value}");
+    }
+    // As a code it has to look like one.
+    let secret = [
+        "RefreshToken",
+        "LoginToken",
+        "KeepAliveToken",
+        "library_secret",
+        "refresh_token",
+        "client_secret",
+    ];
+    let form = asked.query().and(asked.form());
+    let code = secret.iter().find_map(|name| form.get(name)).unwrap_or(&asked.path);
+    serde_json::json!({
+        "Code": code, "code": code, "error": code, "error_code": code,
+        "Message": said, "message": said, "error_description": said, "error_msg": said,
+    })
 }
 
 fn respond(desk: &Desk, answer: Answer) -> Response<Out> {
@@ -249,6 +287,18 @@ impl Body for Flood {
         };
         self.left -= part.len();
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(part)))))
+    }
+}
+
+/// So much of an answer that was to be longer.
+struct Half(Option<Bytes>);
+
+impl Body for Half {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|half| Ok(Frame::data(half))))
     }
 }
 
