@@ -3,6 +3,8 @@
 //! Every error names the path of the field in the document (`tokens.imm.provider.project_name`) and
 //! what would be right. It never quotes a value, because that may be a secret in the wrong place.
 
+mod json;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Se
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+use self::json::Json;
 use crate::error::Error;
 use crate::token::Secret;
 
@@ -30,14 +33,14 @@ pub fn read<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
         .end()
         .map_err(|_| Error::config("document", "something stands behind its end; write one JSON object"))?;
     let value = Owned(value);
-    serde_path_to_error::deserialize(&value.0).map_err(|error| fault(&error))
+    serde_path_to_error::deserialize(Json(&value.0)).map_err(|error| fault(&error))
 }
 
 /// Reads a part of a document whose type shows only when it is read, and keeps the path of an error in it.
 #[cfg(feature = "config")]
 pub(crate) fn within<T: DeserializeOwned, E: de::Error>(part: Value) -> Result<T, E> {
     let part = Owned(part);
-    serde_path_to_error::deserialize(&part.0).map_err(|error| {
+    serde_path_to_error::deserialize(Json(&part.0)).map_err(|error| {
         let (path, advice) = located(&error);
         E::custom(at(&path, &advice))
     })
@@ -102,7 +105,15 @@ fn advice(message: &str) -> (Option<&str>, String) {
         rest.split_once('`')
     };
     if let Some((field, _)) = quoted("missing field `") {
-        return (Some(field), "is missing".into());
+        let advice = match field {
+            "provider" => "is missing; write who mints the token, an object with a type",
+            "answer" => r#"is missing; write where the fields of an answer are, as in {"token": "/access_token"}"#,
+            "token" => "is missing; write a JSON pointer to the token, as in /access_token",
+            "url" => "is missing; write a full URL, as in https://api.example.com/token",
+            "access_key_id" | "access_key_secret" => "is missing; write what the access key was issued with",
+            _ => "is missing; it cannot be left out",
+        };
+        return (Some(field), advice.into());
     }
     if let Some((field, rest)) = quoted("unknown field `") {
         let known = rest.strip_prefix(", expected ").unwrap_or("nothing");
@@ -110,7 +121,13 @@ fn advice(message: &str) -> (Option<&str>, String) {
     }
     if let Some((_, rest)) = quoted("unknown variant `") {
         let known = rest.strip_prefix(", expected ").unwrap_or("nothing");
-        return (None, format!("is none of what can stand here; write {}", plain(known)));
+        return (
+            None,
+            format!(
+                "is none of what can stand here; write one of {}",
+                plain(known).replace(" or ", ", ")
+            ),
+        );
     }
     if message.starts_with("invalid length ") {
         // The fields of an object could also stand in a list, if it had the right length.
@@ -135,6 +152,9 @@ fn advice(message: &str) -> (Option<&str>, String) {
             "a sequence" => "a list",
             "a map" => "an object",
             "a boolean" => "true or false",
+            "u16" | "u32" | "usize" => "a whole number, zero or more",
+            "f64" => "a number",
+            "unit" => "the name alone, as a text",
             other if other.starts_with("struct ") => "an object",
             other => other,
         };
@@ -144,7 +164,10 @@ fn advice(message: &str) -> (Option<&str>, String) {
 }
 
 fn plain(words: &str) -> String {
-    words.trim_start_matches("one of ").replace('`', "")
+    words
+        .trim_start_matches("one of ")
+        .replace(" or ", ", ")
+        .replace('`', "")
 }
 
 /// Between the path and the advice of an error that happened further inside.
@@ -231,30 +254,47 @@ pub enum Source {
 impl Source {
     /// The secret itself; `base` is where relative paths begin.
     ///
-    /// The error is advice without a path: the caller knows where in the document it stands.
+    /// The error is advice without a path: the caller knows where in the document it stands. It quotes neither
+    /// a file's path nor a name that may be none: the secret itself is what is mistaken for one most often.
     pub(crate) fn secret(&self, base: &Path) -> Result<Secret<String>, String> {
         match self {
             Self::Literal(secret) => Ok(secret.clone()),
             Self::Env(name) => match std::env::var(name) {
                 Ok(secret) => Ok(secret.into()),
-                Err(std::env::VarError::NotPresent) => Err(format!(
+                Err(std::env::VarError::NotPresent) if is_plain(name) => Err(format!(
                     "the environment variable {name} is not set; set it, or name another"
                 )),
-                Err(std::env::VarError::NotUnicode(_)) => Err(format!("the environment variable {name} is not UTF-8")),
+                Err(std::env::VarError::NotPresent) => Err(
+                    "there is no environment variable of this name; write the name of one, and not its value".into(),
+                ),
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    Err("the environment variable holds what is no UTF-8; set it to a text".into())
+                }
             },
             Self::File(path) => {
-                let path = base.join(path);
-                let text = std::fs::read(&path)
-                    .map(Zeroizing::new)
-                    .map_err(|error| format!("the file {} cannot be read: {error}", path.display()))?;
+                let text = std::fs::read(base.join(path)).map(Zeroizing::new).map_err(|error| {
+                    let base = if base.as_os_str().is_empty() {
+                        Path::new(".")
+                    } else {
+                        base
+                    };
+                    let base = base.display();
+                    format!("the file cannot be read: {error}; write its path, relative to {base} or from the root")
+                })?;
                 let text = text.strip_suffix(b"\n").unwrap_or(&text);
                 let text = text.strip_suffix(b"\r").unwrap_or(text);
                 let text =
-                    std::str::from_utf8(text).map_err(|_| format!("the file {} is not UTF-8", path.display()))?;
+                    std::str::from_utf8(text).map_err(|_| "the file holds what is no UTF-8; write a text into it")?;
                 Ok(text.into())
             }
         }
     }
+}
+
+/// Whether a variable is called as variables are: `CLIENT_SECRET`.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    name.bytes().all(plain) && name.bytes().any(|byte| byte == b'_')
 }
 
 impl From<&str> for Source {
@@ -393,12 +433,21 @@ mod tests {
             ("", "document: is no JSON at line 1, column 0"),
             ("[", "document: is no JSON at line 1, column 1"),
             ("[]", "document: is a list; write an object"),
+            (r#"["a","b","c"]"#, "document: is a list; write an object"),
+            (r#"{"inner":["a",null,null,null]}"#, "inner: is a list; write an object"),
+            (
+                r#"{"list":[["a",null,null,null]]}"#,
+                "list[0]: is a list; write an object",
+            ),
             (
                 "{} {}",
                 "document: something stands behind its end; write one JSON object",
             ),
-            (r#"{"inner":{}}"#, "inner.name: is missing"),
-            (r#"{"inner":{"name":null}}"#, "inner.name: is missing"),
+            (r#"{"inner":{}}"#, "inner.name: is missing; it cannot be left out"),
+            (
+                r#"{"inner":{"name":null}}"#,
+                "inner.name: is missing; it cannot be left out",
+            ),
             (r#"{"inner":{"name":7}}"#, "inner.name: is a number; write a string"),
             (
                 r#"{"inner":{"name":"a","name":"b"}}"#,
@@ -416,14 +465,14 @@ mod tests {
                 r#"{"part":{"name":true}}"#,
                 "part.name: is true or false; write a string",
             ),
-            (r#"{"part":{}}"#, "part.name: is missing"),
+            (r#"{"part":{}}"#, "part.name: is missing; it cannot be left out"),
             (
                 r#"{"part":{"name":"a","wait":"soon"}}"#,
                 r#"part.wait: is no duration; write "250ms", "2s", "15m" or "24h""#,
             ),
             (
                 r#"{"inner":{"name":"a","count":-1}}"#,
-                "inner.count: is a number; write u32",
+                "inner.count: is a number; write a whole number, zero or more",
             ),
         ] {
             assert_eq!(error(json), expected, "{json}");
@@ -472,7 +521,10 @@ mod tests {
             assert_eq!(secret.expose(), expected);
         }
         let missing = Source::File("nothing".into()).secret(&base).unwrap_err();
-        assert!(missing.contains("nothing cannot be read"), "{missing}");
+        assert!(
+            missing.contains("cannot be read") && !missing.contains("nothing"),
+            "{missing}"
+        );
         std::fs::remove_dir_all(base).unwrap();
     }
 }

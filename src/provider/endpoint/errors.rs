@@ -6,6 +6,7 @@ use serde::de::{Deserializer, Error as _};
 use serde_json::Value;
 
 use super::answer::Pointer;
+use crate::document;
 
 /// Where an error's code stands, and the class of each code.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -158,12 +159,10 @@ struct Pointers(Vec<Pointer>);
 
 impl<'de> Deserialize<'de> for Pointers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let found = match Value::deserialize(deserializer)? {
-            Value::Array(items) => items,
-            one => vec![one],
-        };
-        let pointers: Result<_, _> = found.into_iter().map(serde_json::from_value).collect();
-        pointers.map(Self).map_err(D::Error::custom)
+        match Value::deserialize(deserializer)? {
+            list @ Value::Array(_) => document::within(list).map(Self),
+            one => document::within(one).map(|pointer| Self(vec![pointer])),
+        }
     }
 }
 
