@@ -147,10 +147,7 @@ impl RefreshPolicy {
 
     pub(crate) fn check(&self, faults: &mut Faults) {
         if !(0.0..=0.5).contains(&self.jitter) {
-            faults.add(
-                "policy.jitter",
-                format!("is {}; write a share from 0.0 to 0.5", self.jitter),
-            );
+            faults.add("policy.jitter", "is no share; write one from 0.0 to 0.5");
         }
         let positive = [
             ("policy.assumed_life", self.assumed_life),

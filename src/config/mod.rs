@@ -94,6 +94,9 @@ impl TokenConfig {
         for other in [self.injection(at).err(), self.refusal(at).err()].into_iter().flatten() {
             faults.extend(&other);
         }
+        if let Some(wrong) = self.origins(at).err().filter(|_| !self.origins.is_empty()) {
+            faults.extend(&wrong);
+        }
         if self.store.is_some() {
             faults.add(
                 below(at, "store"),
@@ -134,20 +137,25 @@ impl TokenConfig {
     ///
     /// [`Error::is_config`] for an origin that is none, and for none at all.
     pub fn origins(&self, at: &str) -> Result<Origins, Error> {
-        let (first, others) = self
-            .origins
-            .split_first()
-            .ok_or_else(|| Error::config(below(at, "origins"), "is missing; write the origins that it may go to"))?;
-        let named = |index: usize, error: &Error| {
-            let mut faults = Faults::default();
-            faults.rename(&format!("{}[{index}]", below(at, "origins")), error);
-            faults.into_result().err().unwrap_or_else(|| error.clone())
-        };
-        let mut origins = Origins::only(first).map_err(|error| named(0, &error))?;
-        for (index, other) in others.iter().enumerate() {
-            origins = origins.and(other).map_err(|error| named(index + 1, &error))?;
+        let mut faults = Faults::default();
+        let mut origins: Option<Origins> = None;
+        for (index, origin) in self.origins.iter().enumerate() {
+            let with = match &origins {
+                Some(others) => others.clone().and(origin),
+                None => Origins::only(origin),
+            };
+            match with {
+                Ok(with) => origins = Some(with),
+                Err(wrong) => faults.rename(&format!("{}[{index}]", below(at, "origins")), &wrong),
+            }
         }
-        Ok(origins)
+        faults.into_result()?;
+        origins.ok_or_else(|| {
+            Error::config(
+                below(at, "origins"),
+                "is missing; write the origins that it may go to, as in [\"https://api.example.com\"]",
+            )
+        })
     }
 
     /// How long one exchange with the issuer may take.

@@ -150,7 +150,11 @@ impl Injects for Injection {
 /// What is a refusal: `"bearer"`, `{"status": [401]}`, `{"status": [403], "code": "/code", "in": ["X"]}`,
 /// `{"grpc": true}`, or a list of these, of which any counts.
 #[derive(Clone, Debug)]
-pub struct Refuse(Vec<Rule>);
+pub struct Refuse {
+    rules: Vec<Rule>,
+    /// Whether they stand in a list, which a path has to say.
+    listed: bool,
+}
 
 #[derive(Clone, Debug)]
 enum Rule {
@@ -177,8 +181,11 @@ struct Written {
 impl<'de> Deserialize<'de> for Refuse {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
-            list @ Value::Array(_) => document::within(list).map(Self),
-            one => Rule::parse(one).map(|rule| Self(vec![rule])),
+            list @ Value::Array(_) => document::within(list).map(|rules| Self { rules, listed: true }),
+            one => Rule::parse(one).map(|rule| Self {
+                rules: vec![rule],
+                listed: false,
+            }),
         }
     }
 }
@@ -216,18 +223,17 @@ impl schemars::JsonSchema for Refuse {
 
 impl Refuse {
     pub(super) fn refusal(&self, at: &str) -> Result<Refusal, Error> {
-        if self.0.is_empty() {
+        if self.rules.is_empty() {
             return Err(Error::config(
                 at.to_owned(),
                 "is an empty list; write one rule at least",
             ));
         }
         let mut refusal = Refusal::default();
-        for (index, rule) in self.0.iter().enumerate() {
-            let at = if self.0.len() == 1 {
-                at.to_owned()
-            } else {
-                format!("{at}[{index}]")
+        for (index, rule) in self.rules.iter().enumerate() {
+            let at = match self.listed {
+                true => format!("{at}[{index}]"),
+                false => at.to_owned(),
             };
             match rule {
                 Rule::Bearer => refusal.bearer = Some(Unauthorized::new()),

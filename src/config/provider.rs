@@ -74,8 +74,8 @@ impl<'de> Deserialize<'de> for Provider {
             Some("huawei.oneaccess") => document::within(fields).map(Self::Huawei),
             Some("huawei.tenant") => document::within(fields).map(Self::HuaweiTenant),
             Some("endpoint") => document::within(fields).map(|document| Self::Endpoint(Box::new(document))),
-            Some(_) => Err(D::Error::custom(document::at("type", &format!("is unknown; {TYPES}")))),
-            None => Err(D::Error::custom(document::at("type", &format!("is missing; {TYPES}")))),
+            _ if kind.is_some() => Err(D::Error::custom(document::at("type", &format!("is unknown; {TYPES}")))),
+            _ => Err(D::Error::custom(document::at("type", &format!("is missing; {TYPES}")))),
         }
     }
 }
@@ -127,13 +127,14 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The secret; nothing where there is none, or where it cannot be read, which is a fault.
+    /// The secret; nothing where there is none. One that cannot be read is a fault, and something stands in for
+    /// it, so that nothing else says that it is missing.
     fn secret(&mut self, field: &'static str, source: &Option<Source>) -> Option<String> {
         match source.as_ref()?.secret(self.base) {
             Ok(secret) => Some(secret.expose().clone()),
             Err(advice) => {
                 self.faults.add(field, advice);
-                None
+                Some("unread".into())
             }
         }
     }
@@ -405,6 +406,11 @@ impl Weboffice {
             }
             weboffice = weboffice.generate(generate.source_uri.as_str());
             for (name, value) in &generate.parameters {
+                if ["ProjectName", "SourceURI", "CredentialConfig"].contains(&name.as_str()) {
+                    let advice =
+                        "has a field of its own: project_name, generate.source_uri, credential_config; write that";
+                    reader.faults.add(format!("generate.{name}"), advice);
+                }
                 weboffice = weboffice.generate_parameter(name.as_str(), value.clone());
             }
         }

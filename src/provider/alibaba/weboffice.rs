@@ -188,7 +188,7 @@ impl TokenProvider for Weboffice {
         if self.project_name.is_empty() {
             faults.add("project_name", "is missing; write the name of the IMM project");
         }
-        self.endpoint.check_sign(faults);
+        self.endpoint.check_sign("", faults);
         let has = |name: &str| self.endpoint.has_seed(name);
         let generates = self.endpoint.has_var("source_uri");
         match (has("access_token"), has("refresh_token")) {

@@ -50,6 +50,7 @@ use crate::token::{Secret, Token};
 pub struct WuyingLogin {
     endpoint: Endpoint,
     url: String,
+    region_id: String,
     required: [(&'static str, bool); 3],
     lifetime: Duration,
 }
@@ -109,7 +110,7 @@ impl WuyingLogin {
     /// Asked is `https://ecd.{region_id}.aliyuncs.com`.
     pub fn new(region_id: impl Into<String>, client_id: impl Into<String>, end_user_id: impl Into<String>) -> Self {
         let (region_id, client_id, end_user_id) = (region_id.into(), client_id.into(), end_user_id.into());
-        let url = format!("https://ecd.{region_id}.aliyuncs.com");
+        let url = Self::address(&region_id);
         let mut endpoint = Endpoint::vendor(DOCUMENT, &url);
         endpoint.dead = Class::NeedsInteraction;
         endpoint.token_alias = "login_token";
@@ -125,7 +126,12 @@ impl WuyingLogin {
                 ("end_user_id", end_user_id.is_empty()),
             ],
             lifetime: LIFE,
+            region_id,
         }
+    }
+
+    fn address(region_id: &str) -> String {
+        format!("https://ecd.{region_id}.aliyuncs.com")
     }
 
     /// Another address than the region's own.
@@ -253,18 +259,25 @@ impl TokenProvider for WuyingLogin {
     }
 
     fn check(&self, faults: &mut Faults) {
-        let mut missing = false;
         for (name, is_missing) in self.required {
             if is_missing {
                 faults.add(name, "is missing; write what GetLoginToken was called with");
             }
-            missing |= is_missing && name == "region_id";
         }
-        if !missing {
+        // The address is made of it, unless another was given.
+        let own = self.url == Self::address(&self.region_id);
+        if own
+            && !self
+                .region_id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        {
+            faults.add("region_id", "is the name of no region; write one, as in cn-hangzhou");
+        } else if !(own && self.region_id.is_empty()) {
             self.endpoint.check_vendor(&self.url, faults);
         }
         if self.endpoint.sign.is_some() {
-            self.endpoint.check_sign(faults);
+            self.endpoint.check_sign("sign.", faults);
         }
         if !self.endpoint.has_seed("access_token") && !self.endpoint.has_var("keep_alive_token") {
             faults.add(

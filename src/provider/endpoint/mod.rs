@@ -161,7 +161,11 @@ impl Document {
         for (name, source) in &self.vars {
             match source.secret(base) {
                 Ok(value) => _ = vars.insert(name.clone(), value),
-                Err(advice) => faults.add(format!("vars.{name}"), advice),
+                Err(advice) => {
+                    faults.add(format!("vars.{name}"), advice);
+                    // It is there, so that nothing else says that it is missing.
+                    vars.insert(name.clone(), Secret::from(""));
+                }
             }
         }
         let sign = Signer::read(&self.sign, base, faults);
@@ -448,6 +452,9 @@ impl TokenProvider for Endpoint {
         }
         if let Some(call) = &self.renew {
             call.check("renew", &known, faults);
+        }
+        if let Some(sign) = &self.sign {
+            sign.check(sign.path(), faults);
         }
         if self.acquire.is_none() && self.renew.is_none() {
             faults.add("acquire", "there is neither acquire nor renew; write one of them");

@@ -101,6 +101,38 @@ impl Signer {
         }
     }
 
+    /// Names what is wrong with the key; `at` stands before the names of its fields.
+    pub(super) fn check(&self, at: &str, faults: &mut Faults) {
+        let keys = [
+            ("access_key_id", Some(&self.key.access_key_id)),
+            ("access_key_secret", Some(&self.key.access_key_secret)),
+            ("security_token", self.key.security_token.as_ref()),
+        ];
+        for (name, key) in keys {
+            let Some(key) = key.map(Secret::expose) else {
+                continue;
+            };
+            let advice = if key.is_empty() && name == "security_token" {
+                "is empty; leave it out with permanent keys"
+            } else if key.is_empty() {
+                "is missing; write what the access key was issued with"
+            } else if key.contains(|c: char| c.is_control() || c == ' ') {
+                "holds a space or a control character, such as a newline; trim it"
+            } else {
+                continue;
+            };
+            faults.add(format!("{at}{name}"), advice);
+        }
+    }
+
+    /// Where a document has the key.
+    pub(super) fn path(&self) -> &'static str {
+        match self.version {
+            Version::Acs3 => "sign.acs3.",
+            Version::Rpc => "sign.rpc.",
+        }
+    }
+
     pub(super) fn hide(&self, hidden: &mut Hidden) {
         hidden.add(self.key.access_key_secret.expose());
         hidden.add(self.key.security_token.as_ref().map_or("", |token| token.expose()));

@@ -145,28 +145,14 @@ impl Endpoint {
         }
     }
 
-    pub(in crate::provider) fn check_sign(&self, faults: &mut Faults) {
-        let Some(key) = self.sign.as_ref().map(|sign| &sign.key) else {
-            faults.add("access_key_id", "is missing; write the id of the access key");
-            return;
-        };
-        let keys = [
-            ("access_key_id", &key.access_key_id),
-            ("access_key_secret", &key.access_key_secret),
-        ];
-        for (name, value) in keys {
-            if value.expose().is_empty() {
-                faults.add(name, "is missing; write what the access key was issued with");
-            } else if value.expose().contains(|c: char| c.is_control() || c == ' ') {
-                faults.add(name, "holds a space or a control character, such as a newline; trim it");
-            }
-        }
-        if key
-            .security_token
-            .as_ref()
-            .is_some_and(|token| token.expose().is_empty())
-        {
-            faults.add("security_token", "is empty; leave it out with permanent keys");
+    /// Names what is wrong with the access key; `at` stands before the names of its fields.
+    pub(in crate::provider) fn check_sign(&self, at: &str, faults: &mut Faults) {
+        match &self.sign {
+            Some(sign) => sign.check(at, faults),
+            None => faults.add(
+                format!("{at}access_key_id"),
+                "is missing; write the id of the access key",
+            ),
         }
     }
 }
