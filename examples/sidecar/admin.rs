@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
@@ -117,7 +117,7 @@ impl Kept {
         json!({
             "state": state(&status),
             "generation": status.generation.map_or(0, |generation| generation.get()),
-            "expires_in_ms": status.expires_in.map(millis),
+            "expires_in_ms": left(&status).map(millis),
             "fetches": status.exchanges,
             "failures": status.failures,
             "last_error": status.last_error.map(|error| error.to_string()),
@@ -211,6 +211,16 @@ pub(crate) fn state(status: &Status) -> &'static str {
         State::ShutDown if status.generation.is_some() => "expired",
         _ => "none",
     }
+}
+
+/// What is left of the current token. The status reads a clock of coarse steps, which may say a step too much.
+pub(crate) fn left(status: &Status) -> Option<Duration> {
+    let exactly = status
+        .expires_at
+        .map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+    status
+        .expires_in
+        .map(|left| exactly.map_or(left, |exactly| exactly.min(left)))
 }
 
 fn generation(token: &Token) -> u64 {

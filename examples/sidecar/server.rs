@@ -92,7 +92,10 @@ where
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MOST_STREAMS);
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(HEADER_LIMIT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     // An error of a connection is its peer's business, who sees it as well.
@@ -110,6 +113,14 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
     // An error says that the program has ended already.
     let _ = closing.wait_for(|closing| *closing).await;
 }
+
+/// What is under way of one HTTP/2 stream, in bytes, and of all that share a connection. The second has to hold the
+/// first many times, or a stream that nobody reads holds up its neighbours.
+pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
+pub(crate) const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
+
+/// Of all headers of an HTTP/2 message, in bytes.
+pub(crate) const HEADER_LIMIT: u32 = 64 * 1024;
 
 /// On one HTTP/2 connection: a program may have only one.
 const MOST_STREAMS: u32 = 1024;

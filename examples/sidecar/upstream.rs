@@ -18,6 +18,7 @@ use tower_token::{Buffered, Peeked, TokenLayer, TokenService, Tokens};
 use crate::body::Body;
 use crate::file::Protocol;
 use crate::routes::Route;
+use crate::server::{CONNECTION_WINDOW, HEADER_LIMIT, STREAM_WINDOW};
 
 /// A client whose requests carry the route's token, to the route's origin and nowhere else.
 pub(crate) type Upstream =
@@ -48,6 +49,9 @@ fn client(protocol: Protocol, Tls(config): Tls) -> Client<HttpsConnector<HttpCon
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .http2_only(protocol == Protocol::H2c)
+        .http2_max_header_list_size(HEADER_LIMIT)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .build(connector)
 }
 

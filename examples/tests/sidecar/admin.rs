@@ -173,24 +173,24 @@ async fn events_come_as_they_happen() {
     login.issuer.revoke_access();
     assert_eq!(sidecar.get("/x").await.0, StatusCode::OK);
     let mut told = Vec::new();
-    while told.last().is_none_or(|event| event != "replayed") {
+    while told.len() < 6 {
         let event = line(&mut events).await;
         assert_eq!(event["token"], "app");
         let at = event["at"].as_str().unwrap();
         assert!(at.len() == 24 && at.ends_with('Z'), "{at}");
         told.push(event["event"].as_str().unwrap().to_owned());
     }
-    assert_eq!(
-        told,
-        [
-            "fetch_began",
-            "renewed",
-            "refused",
-            "fetch_began",
-            "renewed",
-            "replayed"
-        ]
-    );
+    // Whoever waits is woken before it is told: the replay may be faster than the news.
+    told[4..].sort();
+    let expected = [
+        "fetch_began",
+        "renewed",
+        "refused",
+        "fetch_began",
+        "renewed",
+        "replayed",
+    ];
+    assert_eq!(told, expected);
     login.issuer.revoke_all();
     login
         .issuer
@@ -203,6 +203,6 @@ async fn events_come_as_they_happen() {
     let failed = line(&mut events).await;
     assert_eq!(
         (&failed["event"], &failed["class"]),
-        (&json!("fetch_failed"), &json!("terminal"))
+        (&json!("fetch_failed"), &json!("config"))
     );
 }

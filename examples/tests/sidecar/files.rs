@@ -101,7 +101,10 @@ fn a_wrong_file_is_told_by_the_path_of_what_is_wrong() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{pointer} {value}: {said}");
         assert!(output.stdout.is_empty(), "{pointer} {value}");
-        assert!(said.contains(&format!("{path}")), "{pointer} {value}: {said}");
+        assert!(
+            said.contains(&format!("invalid configuration: {path}")),
+            "{pointer} {value}: {said}"
+        );
         assert!(
             !said.contains(CANARY) && !said.contains("panicked"),
             "{pointer} {value}: {said}"

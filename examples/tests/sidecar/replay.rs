@@ -4,7 +4,7 @@ use http::{Request, StatusCode};
 use serde_json::json;
 
 use crate::program::{Login, Sidecar, full, http1, http2};
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, status};
 
 #[tokio::test]
 async fn what_fits_the_limit_is_sent_again_and_one_byte_more_is_not() {
@@ -48,4 +48,50 @@ async fn what_fits_the_limit_is_sent_again_and_one_byte_more_is_not() {
         assert_eq!(login.requests(), before + 1, "{path} {size}");
     }
     assert_eq!(sidecar.status("app").await["replays"], 3);
+}
+
+#[tokio::test]
+async fn a_call_that_grpc_refuses_is_made_again() {
+    let login = Login::new().await;
+    let issuer = login.issuer.clone();
+    let upstream = Upstream::new(move |seen| {
+        let token = seen
+            .header("authorization")
+            .and_then(|value| value.strip_prefix("Bearer "));
+        let code = if token.is_some_and(|token| issuer.is_alive(token)) {
+            "0"
+        } else {
+            "16"
+        };
+        let mut answer = status(StatusCode::OK);
+        answer
+            .headers_mut()
+            .insert("content-type", "application/grpc".parse().unwrap());
+        answer.headers_mut().insert("grpc-status", code.parse().unwrap());
+        answer
+    })
+    .await;
+    let mut user = login.user();
+    user["refuse"] = json!([{ "grpc": true }, { "status": [401] }]);
+    let sidecar = Sidecar::start(&json!({
+        "tokens": { "user": user },
+        "routes": [{ "prefix": "/pkg.Service/", "upstream": upstream.url(), "token": "user", "protocol": "h2c", "keep_prefix": true }],
+    }));
+    for _ in 0..3 {
+        let call = Request::post(sidecar.url("/pkg.Service/Call"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(full(&b"\0\0\0\0\x04test"[..]))
+            .unwrap();
+        let answer = http2().request(call).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "0");
+        login.issuer.revoke_access();
+    }
+    let seen = upstream.take();
+    assert_eq!(seen.len(), 5);
+    assert!(
+        seen.iter()
+            .all(|seen| seen.body.ends_with(b"test") && seen.target == "/pkg.Service/Call")
+    );
+    assert_eq!((login.requests(), login.issuer.counts().presented_twice), (3, 0));
 }

@@ -154,6 +154,9 @@ async fn both_versions_go_to_both() {
         "POST /imm/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\ntest";
     let answer = sidecar.raw(waits).await;
     assert!(answer.contains("HTTP/1.1 200"), "{answer}");
+    let old = sidecar.raw("GET /imm/x HTTP/1.0\r\n\r\n").await;
+    assert!(old.starts_with("HTTP/1.0 200"), "{old}");
+    assert_eq!(upstream.last().version, Version::HTTP_11);
     let head = Request::head(sidecar.url("/imm/x")).body(full("")).unwrap();
     assert_eq!(http1().request(head).await.unwrap().status(), StatusCode::OK);
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tower_token::BoxError;
 
-use crate::program::{Body, Login, PATIENCE, Plain, Sidecar, get, http1, http2, until};
+use crate::program::{Body, Login, PATIENCE, Plain, Sidecar, full, get, http1, http2, until};
 use crate::upstream::{Upstream, serve, status};
 
 fn channel() -> (Sender<Bytes, BoxError>, Body) {
@@ -120,6 +120,59 @@ async fn much_passes_and_no_more_is_taken_than_is_read() {
         read += frame.unwrap().data_ref().map_or(0, Bytes::len);
     }
     assert_eq!(read, 64 << 20);
+}
+
+/// An upload, or the other way round, without an end.
+fn endless() -> Body {
+    let (mut sender, body) = channel();
+    tokio::spawn(async move { while sender.send_data(vec![1; 64 << 10].into()).await.is_ok() {} });
+    body
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_holds_up_no_other() {
+    let login = Login::new().await;
+    let at = serve(|request| {
+        Box::pin(async move {
+            match request.uri().path() {
+                "/download" => Response::new(endless()),
+                "/upload" => std::future::pending().await,
+                _ => match request.into_body().collect().await {
+                    Ok(_) => status(StatusCode::OK),
+                    Err(_) => status(StatusCode::BAD_REQUEST),
+                },
+            }
+        })
+    })
+    .await;
+    let sidecar = Sidecar::start(&json!({
+        "tokens": { "app": login.app() },
+        "routes": [
+            { "prefix": "/one/", "upstream": format!("http://{at}/"), "token": "app" },
+            { "prefix": "/two/", "upstream": format!("http://{at}/"), "token": "app", "protocol": "h2c" },
+        ],
+    }));
+    // Downloads share the connection to upstream, uploads the one from the caller.
+    let (mut unread, client) = (Vec::new(), http2());
+    for _ in 0..16 {
+        unread.push(
+            patiently(http1().request(get(&sidecar.url("/two/download"))))
+                .await
+                .unwrap(),
+        );
+        let upload = Request::post(sidecar.url("/one/upload")).body(endless()).unwrap();
+        tokio::spawn(client.request(upload));
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for path in ["/one/x", "/two/x"] {
+        let request = Request::post(sidecar.url(path)).body(full(vec![1; 2 << 20])).unwrap();
+        assert_eq!(
+            patiently(client.request(request)).await.unwrap().status(),
+            StatusCode::OK
+        );
+        let answer = patiently(http1().request(get(&sidecar.url(path)))).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
 }
 
 /// Tells when it is dropped.

@@ -25,7 +25,6 @@ pub(crate) struct Seen {
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    pub(crate) trailers: Option<HeaderMap>,
 }
 
 impl Seen {
@@ -58,7 +57,6 @@ impl Upstream {
                     target: head.uri.path_and_query().map_or(String::new(), ToString::to_string),
                     version: head.version,
                     headers: head.headers,
-                    trailers: body.trailers().cloned(),
                     body: body.to_bytes(),
                 };
                 log.lock().unwrap().push(seen.clone());
