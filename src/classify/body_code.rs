@@ -53,7 +53,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl BodyCode {
     /// With this status, one of these codes at `pointer` (RFC 6901) is a refusal. Strings, integers and
-    /// booleans are compared as text, in the same case.
+    /// booleans are compared as text, in the same case; `InvalidLoginToken*` is every code that begins so.
     ///
     /// # Errors
     ///
@@ -162,6 +162,26 @@ impl Rule {
     fn is_refusal(&self, json: &[u8], whole: bool) -> bool {
         self.pointer
             .find(json, whole)
-            .is_some_and(|code| self.codes.contains(&code))
+            .is_some_and(|code| self.codes.iter().any(|listed| is_listed(&code, listed)))
+    }
+}
+
+fn is_listed(code: &str, listed: &str) -> bool {
+    match listed.strip_suffix('*') {
+        Some(start) => code.starts_with(start),
+        None => code == listed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_listed_in_full_or_by_its_beginning() {
+        assert!(is_listed("InvalidLoginToken", "InvalidLoginToken"));
+        assert!(is_listed("InvalidLoginToken.Expired", "InvalidLoginToken*"));
+        assert!(!is_listed("InvalidLoginToken.Expired", "InvalidLoginToken"));
+        assert!(!is_listed("NoPermission", "InvalidLoginToken*"));
     }
 }

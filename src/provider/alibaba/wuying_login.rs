@@ -218,20 +218,19 @@ impl WuyingLogin {
     /// How they refuse it: a `Code` that names the login token, or a 401.
     #[allow(clippy::expect_used, reason = "constants that a test reads")]
     pub fn refused() -> BodyCode {
+        // None is published. These say it in the gateway's usual forms.
         let codes = [
-            "InvalidLoginToken",
-            "InvalidLoginToken.Expired",
-            "InvalidLoginToken.NotFound",
-            "InvalidLoginToken.Malformed",
-            "InvalidParameter.LoginToken",
-            "LoginTokenExpired",
-            "LoginToken.Expired",
-            "LoginTokenInvalid",
-            "LoginToken.Invalid",
-            "ExpiredLoginToken",
+            "InvalidLoginToken*",
+            "InvalidParameter.LoginToken*",
+            "LoginToken*",
+            "ExpiredLoginToken*",
+            "InvalidToken*",
+            "ExpiredToken*",
+            "TokenExpired*",
         ];
         BodyCode::new(StatusCode::BAD_REQUEST, "/Code", codes)
             .and_then(|refused| refused.or(StatusCode::FORBIDDEN, "/Code", codes))
+            .and_then(|refused| refused.or(StatusCode::NOT_FOUND, "/Code", codes))
             .expect("a pointer, and codes")
     }
 }
