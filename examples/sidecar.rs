@@ -30,6 +30,8 @@
 //! HTTP/1.1 and HTTP/2 with prior knowledge, both ways, streaming, with trailers (an HTTP/1.1 peer has to ask for
 //! them: `TE: trailers`, and names them in `Trailer`). What follows the prefix passes byte for byte. A caller
 //! that leaves cancels its request; the fetch it waited for goes on. Upgrades and `CONNECT` are not served.
+//! A caller's own header of the name that the token goes by is kept, and its request passes without the token.
+//! Where a refusal is a code in a body, upstream is asked for bodies that are not compressed.
 //!
 //! Without a token the answer is a JSON object that says why (`token_unavailable`: 502, or 503 with `Retry-After`),
 //! to a gRPC caller status 14. Without upstream it is 502 (`upstream_unavailable`), without a route 404.
@@ -189,16 +191,16 @@ struct Sidecar {
 impl Sidecar {
     fn start(checked: Checked, proxy_port: TcpListener, admin_port: TcpListener) -> Result<Self, Faults> {
         let events = Events::new();
-        let (kept, routes) = checked.build(&events)?;
+        let (tokens, lanes) = checked.build(&events)?;
         let (begun, running) = mpsc::channel(1);
         let (opened, open) = mpsc::channel(1);
         let (closing, is_closing) = watch::channel(false);
         let proxy = Arc::new(Proxy {
-            routes,
+            lanes,
             gate: Gate::new(begun.clone()),
         });
         let admin = Arc::new(Admin {
-            tokens: kept.into_iter().collect(),
+            tokens,
             events,
             gate: Gate::new(begun),
         });

@@ -1,6 +1,6 @@
 //! One request, from a caller to upstream and back: [`Proxy`].
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use hyper::body::{Body as _, Incoming};
 use tower::ServiceExt;
@@ -10,13 +10,12 @@ use crate::answer;
 use crate::body::{Body, CallerBroke};
 use crate::file::Protocol;
 use crate::headers;
-use crate::routes::Route;
 use crate::server::{Gate, Running};
-use crate::upstream::{Answer, Upstream};
+use crate::upstream::{Answer, Lane};
 
 /// The routes, and the clients behind them. Nothing else is ever contacted.
 pub(crate) struct Proxy {
-    pub(crate) routes: Vec<(Route, Upstream)>,
+    pub(crate) lanes: Vec<Lane>,
     pub(crate) gate: Gate,
 }
 
@@ -36,11 +35,11 @@ impl Proxy {
             return answer::not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         }
         let path = request.uri().path();
-        let Some((route, upstream)) = self.routes.iter().find(|(route, _)| route.matches(path)) else {
+        let Some(lane) = self.lanes.iter().find(|lane| lane.route.matches(path)) else {
             return answer::fault(StatusCode::NOT_FOUND, "no_route", "no route has a prefix of this path");
         };
         let (mut head, body) = request.into_parts();
-        if outbound(&mut head, &body, route).is_err() {
+        if outbound(&mut head, &body, lane).is_err() {
             return answer::fault(
                 StatusCode::URI_TOO_LONG,
                 "uri_too_long",
@@ -48,17 +47,17 @@ impl Proxy {
             );
         }
         let request = Request::from_parts(head, Body::of_caller(body));
-        match upstream.clone().oneshot(request).await {
+        match lane.upstream.clone().oneshot(request).await {
             Ok(answer) => inbound(answer).map(|body| body.while_running(running)),
-            Err(error) => failed(&error, &route.token, is_grpc),
+            Err(error) => failed(&error, &lane.route.token, is_grpc),
         }
     }
 }
 
 /// Makes a caller's request one to upstream.
-fn outbound(head: &mut request::Parts, body: &Incoming, route: &Route) -> Result<(), http::Error> {
-    let is_http1 = route.protocol == Protocol::Http1;
-    head.uri = route.target(&head.uri)?;
+fn outbound(head: &mut request::Parts, body: &Incoming, lane: &Lane) -> Result<(), http::Error> {
+    let is_http1 = lane.route.protocol == Protocol::Http1;
+    head.uri = lane.route.target(&head.uri)?;
     head.version = if is_http1 { Version::HTTP_11 } else { Version::HTTP_2 };
     // What the server knows of its connection is nothing to upstream's.
     head.extensions.clear();
@@ -66,6 +65,10 @@ fn outbound(head: &mut request::Parts, body: &Incoming, route: &Route) -> Result
     head.headers.remove(HOST);
     if headers::end_hop(&mut head.headers) {
         headers::ask_for_trailers(&mut head.headers, is_http1);
+    }
+    if lane.reads_bodies {
+        let identity = HeaderValue::from_static("identity");
+        head.headers.insert(ACCEPT_ENCODING, identity);
     }
     if is_http1 {
         headers::join_cookies(&mut head.headers);

@@ -1,5 +1,6 @@
 //! From a file that was read to parts that work: [`Checked`].
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::admin::Kept;
 use crate::file::{Document, Faults};
 use crate::ledger::{self, Counts, Events};
 use crate::routes::Route;
-use crate::upstream::{Tls, Upstream, upstream};
+use crate::upstream::{Lane, Tls};
 
 /// All that can be said of a file before anything is begun: secrets are read, nothing listens, nothing is fetched.
 pub(crate) struct Checked {
@@ -34,7 +35,7 @@ struct Token {
 }
 
 /// Tokens by name, routes with their clients.
-pub(crate) type Built = (Vec<(String, Kept)>, Vec<(Route, Upstream)>);
+pub(crate) type Built = (BTreeMap<String, Kept>, Vec<Lane>);
 
 impl Checked {
     /// # Errors
@@ -78,39 +79,34 @@ impl Checked {
     /// What a provider says against itself only now.
     pub(crate) fn build(self, events: &Events) -> Result<Built, Faults> {
         let mut faults = Faults::default();
-        let (mut kept, mut routes) = (Vec::new(), Vec::new());
+        let (mut kept, mut ways) = (BTreeMap::new(), BTreeMap::new());
         for token in self.tokens {
             let counts = Arc::new(Counts::default());
             let observer = ledger::observer(&token.name, counts.clone(), events);
-            let tokens = match token.builder.observe(observer).build() {
-                Ok(tokens) => tokens,
-                Err(error) => {
-                    faults.add(&format!("tokens.{}", token.name), error);
-                    continue;
+            match token.builder.observe(observer).build() {
+                Ok(tokens) => {
+                    ways.insert(token.name.clone(), (tokens.clone(), token.injection, token.refusal));
+                    let expose = token.expose;
+                    kept.insert(token.name, Kept { tokens, counts, expose });
                 }
-            };
-            for route in self
-                .routes
-                .iter()
-                .enumerate()
-                .filter(|(_, route)| route.token == token.name)
-            {
-                let (injection, refusal) = (token.injection.clone(), token.refusal.clone());
-                routes.push((
-                    route.0,
-                    upstream(route.1, &tokens, injection, refusal, self.tls.clone()),
-                ));
+                Err(error) => faults.add(&format!("tokens.{}", token.name), error),
             }
-            let expose = token.expose;
-            kept.push((token.name, Kept { tokens, counts, expose }));
         }
         if !faults.is_empty() {
             return Err(faults);
         }
-        // In the order of the file: the first match has the request.
-        routes.sort_by_key(|(index, _)| *index);
-        let upstreams = routes.into_iter().map(|(_, upstream)| upstream);
-        Ok((kept, self.routes.into_iter().zip(upstreams).collect()))
+        // In the order of the file, because the first match has the request. Every route names a token: checked.
+        let lane = |route: Route| {
+            let (tokens, injection, refusal) = ways.get(&route.token)?;
+            Some(Lane::new(
+                route,
+                tokens,
+                injection.clone(),
+                refusal.clone(),
+                self.tls.clone(),
+            ))
+        };
+        Ok((kept, self.routes.into_iter().filter_map(lane).collect()))
     }
 }
 

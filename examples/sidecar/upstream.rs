@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -13,7 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tower::Layer;
 use tower_token::config::{Injection, Refusal};
-use tower_token::{Buffered, Peeked, TokenLayer, TokenService, Tokens};
+use tower_token::{Buffered, Classify, Peeked, TokenLayer, TokenService, Tokens, Verdict};
 
 use crate::body::Body;
 use crate::file::Protocol;
@@ -24,15 +25,41 @@ use crate::server::{CONNECTION_WINDOW, HEADER_LIMIT, STREAM_WINDOW};
 pub(crate) type Upstream =
     TokenService<Client<HttpsConnector<HttpConnector>, Body>, Buffered<Body>, Refusal, Injection>;
 
+/// A route, and the client behind it.
+pub(crate) struct Lane {
+    pub(crate) route: Route,
+    pub(crate) upstream: Upstream,
+    /// Whether refusals of its token stand in bodies, which have to be readable for that.
+    pub(crate) reads_bodies: bool,
+}
+
 /// What comes back from it.
 pub(crate) type Answer = http::Response<Peeked<Incoming>>;
 
-pub(crate) fn upstream(route: &Route, tokens: &Tokens, injection: Injection, refusal: Refusal, tls: Tls) -> Upstream {
-    TokenLayer::new(tokens, route.origins.clone())
-        .inject(injection)
-        .classify(refusal)
-        .replay(Buffered::via(Body::new).limit(route.replay_limit))
-        .layer(client(route.protocol, tls))
+impl Lane {
+    pub(crate) fn new(route: Route, tokens: &Tokens, injection: Injection, refusal: Refusal, tls: Tls) -> Self {
+        let reads_bodies = reads_bodies(&refusal);
+        let upstream = TokenLayer::new(tokens, route.origins.clone())
+            .inject(injection)
+            .classify(refusal)
+            .replay(Buffered::via(Body::new).limit(route.replay_limit))
+            .layer(client(route.protocol, tls));
+        Self {
+            route,
+            upstream,
+            reads_bodies,
+        }
+    }
+}
+
+/// Whether there is a status that makes it look into the body. What gRPC has there is not compressed.
+fn reads_bodies(refusal: &Refusal) -> bool {
+    let mut statuses = (200..600).filter_map(|status| StatusCode::from_u16(status).ok());
+    statuses.any(|status| {
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        head.status = status;
+        matches!(Classify::<Body>::head(refusal, &head), Verdict::Inspect(_))
+    })
 }
 
 fn client(protocol: Protocol, Tls(config): Tls) -> Client<HttpsConnector<HttpConnector>, Body> {

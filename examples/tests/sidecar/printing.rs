@@ -1,9 +1,11 @@
 //! `print_token`.
 
+use http::StatusCode;
 use serde_json::{Value, json};
 use tower_token::testkit::Fault;
 
-use crate::program::{Login, run, written};
+use crate::program::{Login, full, run, written};
+use crate::upstream::{Upstream, status};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_printed_in_each_form() {
@@ -65,4 +67,32 @@ async fn a_token_is_printed_in_each_form() {
         assert_eq!((code, &*out), (Some(2), ""), "{wrong:?}");
         assert!(!err.is_empty());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_a_provider_keeps_are_printed_for_aws() {
+    let vendor = Upstream::new(|_| {
+        let mut answer = status(StatusCode::OK);
+        *answer.body_mut() =
+            full(r#"{"token":"test-t","expires_in":3600,"id":"test-id","key":"test-key","session":"test-session"}"#);
+        answer
+    })
+    .await;
+    let document = json!({ "tokens": { "aws": { "provider": {
+        "type": "endpoint",
+        "acquire": { "method": "POST", "url": format!("{}keys", vendor.url()) },
+        "answer": {
+            "token": "/token", "expires": { "seconds": "/expires_in" },
+            "keep": { "access_key_id": "/id", "secret_access_key": "/key", "session_token": "/session" },
+        },
+    } } } });
+    let file = written(&document.to_string());
+    let output = run("print_token", &[file.to_str().unwrap(), "aws", "--credential-process"]);
+    assert!(output.status.success(), "{output:?}");
+    let mut keys: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(keys["Expiration"].take().as_str().unwrap().len(), 20);
+    let expected = json!({
+        "Version": 1, "AccessKeyId": "test-id", "SecretAccessKey": "test-key", "SessionToken": "test-session", "Expiration": null,
+    });
+    assert_eq!(keys, expected);
 }

@@ -3,7 +3,7 @@
 use http::{Request, StatusCode};
 use serde_json::json;
 
-use crate::program::{Login, Sidecar, full, http1, http2};
+use crate::program::{Login, Sidecar, full, get, http1, http2, text};
 use crate::upstream::{Upstream, status};
 
 #[tokio::test]
@@ -94,4 +94,41 @@ async fn a_call_that_grpc_refuses_is_made_again() {
             .all(|seen| seen.body.ends_with(b"test") && seen.target == "/pkg.Service/Call")
     );
     assert_eq!((login.requests(), login.issuer.counts().presented_twice), (3, 0));
+}
+
+#[tokio::test]
+async fn a_refusal_in_a_body_is_read_and_another_is_passed_on() {
+    let login = Login::new().await;
+    let issuer = login.issuer.clone();
+    let upstream = Upstream::new(move |seen| {
+        let token = seen.target.split_once("key=").map(|(_, token)| token);
+        let code = match token.is_some_and(|token| issuer.is_alive(token)) {
+            true => "NoPermission",
+            false => "InvalidAccessToken",
+        };
+        let mut answer = status(StatusCode::FORBIDDEN);
+        *answer.body_mut() = full(format!("{{\"code\":\"{code}\"}}"));
+        answer
+    })
+    .await;
+    let mut app = login.app();
+    app["inject"] = json!({ "query": { "name": "key" } });
+    app["refuse"] = json!({ "status": [403], "code": "/code", "in": ["InvalidAccessToken"] });
+    let sidecar = Sidecar::start(&json!({
+        "tokens": { "app": app },
+        "routes": [{ "prefix": "/api/", "upstream": upstream.url(), "token": "app" }],
+    }));
+    for _ in 0..2 {
+        let mut request = get(&sidecar.url("/api/a%2Fb?x=1&key=mine"));
+        request.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
+        let (status, body) = text(http1().request(request).await.unwrap()).await;
+        assert_eq!((status, &*body), (StatusCode::FORBIDDEN, "{\"code\":\"NoPermission\"}"));
+        login.issuer.revoke_access();
+    }
+    let seen = upstream.take();
+    assert_eq!((seen.len(), login.requests()), (3, 2));
+    for seen in seen {
+        assert!(seen.target.starts_with("/a%2Fb?x=1&key=") && !seen.target.contains("mine"));
+        assert_eq!(seen.header("accept-encoding"), Some("identity"));
+    }
 }
