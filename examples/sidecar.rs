@@ -98,7 +98,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower_token::Tokens;
 
 use crate::admin::Admin;
@@ -110,6 +110,9 @@ use crate::setup::Checked;
 
 /// What is left of the promised second when the program begins to leave.
 const LEAVE: Duration = Duration::from_millis(700);
+
+/// How long the connections of the admin port have for their last bytes.
+const FLUSH: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().skip(1).collect();
@@ -184,8 +187,10 @@ struct Sidecar {
     /// Ends when nothing runs any more that went through a gate.
     running: mpsc::Receiver<Infallible>,
     closing: watch::Sender<bool>,
-    /// Ends with the last connection.
+    /// Ends with the last connection of the proxy.
     open: mpsc::Receiver<Infallible>,
+    /// The same of the admin port.
+    admin_open: mpsc::Receiver<Infallible>,
 }
 
 impl Sidecar {
@@ -194,6 +199,7 @@ impl Sidecar {
         let (tokens, lanes) = checked.build(&events)?;
         let (begun, running) = mpsc::channel(1);
         let (opened, open) = mpsc::channel(1);
+        let (admin_opened, admin_open) = mpsc::channel(1);
         let (closing, is_closing) = watch::channel(false);
         let proxy = Arc::new(Proxy {
             lanes,
@@ -204,16 +210,16 @@ impl Sidecar {
             events,
             gate: Gate::new(begun),
         });
-        let life = Life {
-            closing: is_closing,
-            open: opened,
+        let life = |open| Life {
+            closing: is_closing.clone(),
+            open,
         };
         let (to_proxy, to_admin) = (proxy.clone(), admin.clone());
-        tokio::spawn(serve(proxy_port, life.clone(), move |request| {
+        tokio::spawn(serve(proxy_port, life(opened), move |request| {
             let proxy = to_proxy.clone();
             async move { proxy.answer(request).await }
         }));
-        tokio::spawn(serve(admin_port, life, move |request| {
+        tokio::spawn(serve(admin_port, life(admin_opened), move |request| {
             let admin = to_admin.clone();
             async move { admin.answer(request).await }
         }));
@@ -223,6 +229,7 @@ impl Sidecar {
             running,
             closing,
             open,
+            admin_open,
         })
     }
 
@@ -240,7 +247,8 @@ impl Sidecar {
         // Nobody sends anything: what is waited for is that all senders are gone.
         let _ = self.running.recv().await;
         self.closing.send_replace(true);
-        let _ = self.open.recv().await;
+        // What a caller has still to read is flushed. A reader of events that stalls is not waited for.
+        let _ = tokio::join!(self.open.recv(), timeout(FLUSH, self.admin_open.recv()));
     }
 }
 

@@ -62,8 +62,11 @@ async fn pass_on(mut lines: broadcast::Receiver<Bytes>, mut ended: watch::Receiv
             }
             Err(RecvError::Closed) => return,
         };
-        if reader.send(line).await.is_err() {
-            return;
+        tokio::select! {
+            biased;
+            sent = reader.send(line) => if sent.is_err() { return },
+            // It stalls, and is not waited for.
+            _ = async { ended.wait_for(|ended| *ended).await.is_ok() } => return,
         }
     }
 }

@@ -7,6 +7,8 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tower_token::BoxError;
 use tower_token::testkit::Fault;
 
@@ -65,10 +67,14 @@ async fn it_ends_at_once_if_nothing_runs() {
             .request(get(&format!("http://{}/events", sidecar.admin)))
             .await
             .unwrap();
+        // Nor is a request that is never sent to its end, nor a connection without one.
+        let mut begun = TcpStream::connect(&sidecar.admin).await.unwrap();
+        begun.write_all(b"GET /status HTT").await.unwrap();
+        let _silent = TcpStream::connect(&sidecar.proxy).await.unwrap();
         sidecar.signal(signal);
         let (status, took) = sidecar.ended().await;
         assert!(
-            status.success() && took < Duration::from_millis(500),
+            status.success() && took < Duration::from_millis(900),
             "{status} {took:?}"
         );
         assert_eq!(text(events).await.1, "");
