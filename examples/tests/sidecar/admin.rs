@@ -7,6 +7,9 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
 
 use crate::program::{Login, PATIENCE, Sidecar, full, get, http1, http2, text, until};
 use crate::upstream::Upstream;
@@ -205,4 +208,57 @@ async fn events_come_as_they_happen() {
         (&failed["event"], &failed["class"]),
         (&json!("fetch_failed"), &json!("config"))
     );
+}
+
+#[tokio::test]
+async fn a_reader_that_is_too_slow_loses_lines_and_is_told_how_many() {
+    let login = Login::new().await;
+    let upstream = Upstream::of(&login.issuer).await;
+    // Long lines, so that few of them fill what lies between.
+    let name = "a".repeat(4096);
+    let sidecar = Sidecar::start(&json!({
+        "tokens": { name.as_str(): login.app() },
+        "routes": [{ "prefix": "/", "upstream": upstream.url(), "token": name }],
+    }));
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut reader = socket.connect(sidecar.admin.parse().unwrap()).await.unwrap();
+    reader
+        .write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    // Its head is there, so it listens.
+    reader.readable().await.unwrap();
+    let client = http2();
+    let mut callers = JoinSet::new();
+    for _ in 0..2500 {
+        let mut request = get(&sidecar.url("/x"));
+        request
+            .headers_mut()
+            .insert("authorization", "Basic dGVzdA==".parse().unwrap());
+        callers.spawn(client.request(request));
+    }
+    let answers = callers.join_all().await;
+    assert!(answers.iter().all(|answer| {
+        answer
+            .as_ref()
+            .is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED)
+    }));
+    let mut read = Vec::new();
+    let lagged = loop {
+        let more = tokio::time::timeout(PATIENCE, reader.read_buf(&mut read))
+            .await
+            .expect("it hangs");
+        assert!(more.unwrap() > 0);
+        let text = String::from_utf8_lossy(&read);
+        let told = text
+            .lines()
+            .find(|line| line.contains("lagged") && line.ends_with('}'))
+            .map(str::to_owned);
+        if let Some(told) = told {
+            break told;
+        }
+    };
+    let lagged: Value = serde_json::from_str(&lagged).unwrap();
+    assert!(lagged["missed"].as_u64().unwrap() > 0);
 }
