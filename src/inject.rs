@@ -226,7 +226,8 @@ impl Inject for Query {
 fn with_pair(path: &str, query: &str, ready: &ReadyQuery) -> Option<PathAndQuery> {
     let others = query
         .split('&')
-        .filter(|pair| !pair.is_empty() && !decodes_to(pair.split('=').next().unwrap_or(""), &ready.name));
+        // What is not ours stays as it was written, empty pairs too.
+        .filter(|pair| !query.is_empty() && !decodes_to(pair.split('=').next().unwrap_or(""), &ready.name));
     let mut written = format!("{path}?");
     for pair in others {
         written.push_str(pair);
@@ -463,6 +464,11 @@ mod tests {
             "https://a.example/x?q=1&z&access_token=t%2F%2B%3D%26%E2%82%AC"
         );
         assert_eq!(uri("/x?", "test-a"), "/x?access_token=test-a");
+        assert_eq!(
+            uri("/x?a&&b=%2f+", "test-a"),
+            "/x?a&&b=%2f+&access_token=test-a",
+            "as written"
+        );
     }
 
     #[test]
