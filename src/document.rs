@@ -4,6 +4,8 @@
 //! what would be right. It never quotes a value, because that may be a secret in the wrong place.
 
 mod json;
+#[cfg(feature = "schema")]
+pub(crate) mod schema;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -342,50 +344,6 @@ impl<'de> Deserialize<'de> for Span {
         };
         let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
         Duration::try_from(span).map(Self).map_err(|_| wrong())
-    }
-}
-
-#[cfg(feature = "schema")]
-mod schema {
-    use std::borrow::Cow;
-
-    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-
-    use super::{Source, Span};
-
-    impl JsonSchema for Source {
-        fn schema_name() -> Cow<'static, str> {
-            "Secret".into()
-        }
-
-        fn json_schema(_: &mut SchemaGenerator) -> Schema {
-            let place = |name: &str| {
-                json_schema!({
-                    "type": "object",
-                    "properties": { name: { "type": "string", "minLength": 1 } },
-                    "required": [name],
-                    "additionalProperties": false
-                })
-            };
-            json_schema!({
-                "description": "A secret, the environment variable or the file that holds it",
-                "anyOf": [{ "type": "string" }, place("env"), place("file")]
-            })
-        }
-    }
-
-    impl JsonSchema for Span {
-        fn schema_name() -> Cow<'static, str> {
-            "Duration".into()
-        }
-
-        fn json_schema(_: &mut SchemaGenerator) -> Schema {
-            json_schema!({
-                "description": "A duration: 250ms, 2s, 15m, 24h",
-                "type": "string",
-                "examples": ["250ms", "2s", "15m", "24h"]
-            })
-        }
     }
 }
 

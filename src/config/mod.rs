@@ -55,7 +55,7 @@ pub use crate::document::{Source, Span, read};
 
 /// One token: who mints it, how it is presented, what refuses it, when it is renewed.
 #[derive(Clone, Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct TokenConfig {
@@ -176,7 +176,7 @@ fn below(at: &str, field: &str) -> String {
 
 /// When a token is renewed. Every field may be left out; the defaults are [`RefreshPolicy`]'s.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Policy {

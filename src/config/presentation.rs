@@ -164,7 +164,7 @@ enum Rule {
 
 /// A rule that is an object.
 #[derive(Clone, Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[serde(deny_unknown_fields)]
 struct Written {
     /// Statuses that are refusals; with `code`, statuses whose body is looked into.

@@ -210,7 +210,7 @@ macro_rules! fields {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, Deserialize)]
-        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
         #[serde(deny_unknown_fields, default)]
         #[non_exhaustive]
         pub struct $name {
@@ -353,7 +353,7 @@ fields! {
 
 /// What `GenerateWebofficeToken` is called with: `source_uri`, and more parameters under their API names.
 #[derive(Clone, Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[non_exhaustive]
 pub struct Generate {
     /// `oss://{bucket}/{object}`.

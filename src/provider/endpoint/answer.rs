@@ -45,9 +45,10 @@ impl schemars::JsonSchema for Pointer {
 
 /// Where a token, its life and what renews it stand.
 #[derive(Clone, Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[serde(deny_unknown_fields)]
 pub(in crate::provider) struct Fields {
+    /// The token itself, a text that is not empty.
     token: Pointer,
     /// An answer without one keeps the last.
     refresh_token: Option<Pointer>,

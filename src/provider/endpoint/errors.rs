@@ -10,18 +10,19 @@ use crate::document;
 
 /// Where an error's code stands, and the class of each code.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::provider) struct Errors {
     /// One pointer or several; the first that holds something counts.
     code: Pointers,
     /// Codes that are none, for APIs that write one into every answer (`"errcode": 0`).
     ok: Vec<Code>,
+    /// What each code means; a code in no list is read by the status.
     pub(super) classes: Classes,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::provider) struct Classes {
     /// Asked too often; the token in place is as good as before.

@@ -113,7 +113,7 @@ pub(super) use self::vendor::vendor_methods;
 
 /// A token endpoint as a document describes it. See [`Endpoint`].
 #[derive(Clone, Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[serde(deny_unknown_fields)]
 pub struct Document {
     /// `endpoint`, where the document stands alone.

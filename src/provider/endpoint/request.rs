@@ -19,7 +19,7 @@ use crate::provider::oauth2;
 
 /// One request of an endpoint. Every placeholder is encoded for the place where it stands.
 #[derive(Clone, Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[serde(deny_unknown_fields)]
 pub(in crate::provider) struct Call {
     /// Default: POST.
@@ -27,8 +27,10 @@ pub(in crate::provider) struct Call {
     method: Verb,
     /// https, or http on loopback. Placeholders may stand in its path and query.
     pub(super) url: Template,
+    /// Parameters that are appended to the URL's own.
     #[serde(default)]
     pub(super) query: BTreeMap<String, Template>,
+    /// Beside `accept: application/json`, which one of that name replaces.
     #[serde(default)]
     headers: BTreeMap<String, Template>,
     /// The body as `application/x-www-form-urlencoded`.

@@ -27,7 +27,7 @@ pub(super) enum Sign {
 
 /// An access key of Alibaba Cloud.
 #[derive(Clone, Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Keys {
