@@ -3,6 +3,8 @@
 #![cfg(all(feature = "config", feature = "client", feature = "testkit"))]
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+#[path = "endpoints/answers.rs"]
+mod answers;
 #[path = "endpoints/double.rs"]
 mod double;
 #[path = "endpoints/github.rs"]
