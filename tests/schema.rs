@@ -262,3 +262,20 @@ fn every_example_is_allowed_and_built() {
     }
     assert_eq!(examples, 9);
 }
+
+/// The README's documents too: those that stand alone, and those in its snippets are read by these.
+#[test]
+fn every_document_of_the_readme_is_allowed_and_read() {
+    let readme = include_str!("../README.md");
+    let blocks = readme
+        .split("```json\n")
+        .skip(1)
+        .map(|rest| rest.split_once("```").unwrap().0);
+    let mut documents = 0;
+    for block in blocks {
+        allowed(&serde_json::from_str(block).unwrap()).unwrap_or_else(|fault| panic!("{block}: {fault}"));
+        config::read::<TokenConfig>(block).unwrap_or_else(|error| panic!("{block}: {error}"));
+        documents += 1;
+    }
+    assert!(documents >= 5, "{documents}");
+}
