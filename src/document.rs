@@ -166,10 +166,7 @@ fn advice(message: &str) -> (Option<&str>, String) {
 }
 
 fn plain(words: &str) -> String {
-    words
-        .trim_start_matches("one of ")
-        .replace(" or ", ", ")
-        .replace('`', "")
+    words.trim_start_matches("one of ").replace('`', "")
 }
 
 /// Between the path and the advice of an error that happened further inside.
