@@ -293,7 +293,8 @@ impl Source {
 /// Whether a variable is called as variables are: `CLIENT_SECRET`.
 fn is_plain(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    name.bytes().all(plain) && name.bytes().any(|byte| byte == b'_')
+    // Ids of keys are written so too, but for the underscore.
+    name.bytes().all(plain) && (name.len() < 8 || name.contains('_'))
 }
 
 impl From<&str> for Source {

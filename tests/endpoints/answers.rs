@@ -381,6 +381,19 @@ async fn without_an_acquisition_a_dead_token_is_told_at_once() {
 
 // ===== Documents =====
 
+/// What the module's page shows is what it reads.
+#[test]
+fn the_document_of_the_page_is_right() {
+    let page = include_str!("../../src/provider/endpoint/mod.rs");
+    let (_, rest) = page.split_once("//! ```json\n").unwrap();
+    let (document, _) = rest.split_once("//! ```").unwrap();
+    let document = document
+        .replace("//! ", "")
+        .replace(r#"{ "env": "S" }"#, r#""test-secret""#);
+    let endpoint = tower_token::Endpoint::from_json(&document).unwrap();
+    Tokens::new(endpoint).unwrap();
+}
+
 /// What stands alone is named without a prefix; everything else is in tests/config/wrong.txt.
 #[test]
 fn a_wrong_document_is_named_by_the_path_in_it() {

@@ -2,7 +2,8 @@
 //!
 //! An API that hands out tokens is four decisions: how the request is written, how it is signed, where
 //! the answer's fields are, what its errors mean. They are a JSON document here, so that one more API is
-//! one more document; the vendors that ship with this crate are such documents.
+//! one more document; the vendors that ship with this crate are such documents. `examples/vendors` has more:
+//! WeChat, Feishu, Vault and GitHub Apps.
 //!
 //! ```json
 //! { "type": "endpoint",
@@ -28,7 +29,7 @@
 //! | a name in `vars` | as configured: a text, `{"env": "NAME"}`, `{"file": "path"}` |
 //! | `{nonce}`, `{timestamp}` | 32 hexadecimal digits and the time (`2026-11-21T10:17:45Z`), new on every attempt |
 //!
-//! A parameter that is nothing but a placeholder without a value is left out. `access_token`, `refresh_token`
+//! Secrets are read once, when the endpoint is made. A parameter that is nothing but a placeholder without a value is left out. `access_token`, `refresh_token`
 //! and what the request lists in `needs` never are: without them it cannot be made.
 //!
 //! # Signatures
@@ -39,9 +40,18 @@
 //!
 //! # Answers
 //!
-//! A 2xx with a token that is not empty; the pointers are RFC 6901's. `expires` is one of `{"seconds": p}`,
-//! `{"millis": p}`, `{"at": p}` (RFC 3339, measured by the answer's `Date` where our clock is off by more
-//! than 5 s) and `{"lifetime": "15m"}`, which counts from the moment of sending.
+//! A 2xx with a token that is not empty; the pointers are RFC 6901's. `expires` is one of
+//!
+//! | `expires` | the token dies |
+//! |---|---|
+//! | `{"seconds": p}`, `{"millis": p}` | so long after the request was sent: a number, or one in a text |
+//! | `{"at": p}` | then: RFC 3339 with any offset, or seconds since 1970; measured by the answer's `Date` where our clock is off by more than 5 s |
+//! | `{"lifetime": "15m"}` | so long after the request was sent, because the answer does not say it |
+//! | left out, or nothing and zero in the answer | after [`assumed_life`](crate::RefreshPolicy::assumed_life), 5 minutes |
+//!
+//! `refresh_token` is what replaces the last one, `keep` what else later requests need; an answer without one
+//! of them keeps the last. `refresh_expires`, in the forms of `expires`, says when what renews the token dies:
+//! the token is then kept alive without traffic.
 //!
 //! # Errors
 //!

@@ -2,6 +2,13 @@
 //!
 //! Client and secret travel in the form; nothing else is documented to work. Errors come in two shapes,
 //! `error` with `error_description` and `error_code` with `error_msg`, and both are read.
+//!
+//! | an answer | means |
+//! |---|---|
+//! | `invalid_grant`, and any 4xx in JSON that is not listed here | the refresh token is dead ([`Class::Terminal`](crate::Class::Terminal)) |
+//! | `invalid_client`, `invalid_request`, `invalid_scope`, `unauthorized_client`, `unsupported_grant_type` | the configuration is wrong ([`Class::Config`](crate::Class::Config)); `invalid_client` is also what a wrong code gets |
+//! | `slow_down`, 429 | throttled |
+//! | `temporarily_unavailable`, `server_error`, 503 | transient |
 
 mod one_access;
 mod tenant;

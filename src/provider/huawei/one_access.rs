@@ -14,6 +14,8 @@ use crate::token::Token;
 /// application's refresh tokens are switched off by default in OneAccess: then the token that the
 /// [`code`](Self::code) brought is the only one, and a person has to sign in again when it is over.
 ///
+/// A token lives as long as `expires_in` says (2 hours, unless the instance is set otherwise), a number or one in a text.
+///
 /// The API takes the token as `Authorization: Bearer` and refuses it with 401, which are the layer's
 /// defaults. Another refresh token is installed as `{"refresh_token": "..."}`.
 ///

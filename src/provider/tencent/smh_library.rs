@@ -19,8 +19,14 @@ use crate::token::Token;
 /// secret (`GET /api/v1/token`). Its life is what the answer's `expiresIn` says, and begins anew with every
 /// use; counted is from the last renewal, which is never too late.
 ///
-/// Neither the wrong library nor a missing permission is worth another token
-/// ([`Class::Config`](crate::Class::Config)). Another token is installed as `{"access_token": "..."}`.
+/// | an answer | means |
+/// |---|---|
+/// | 403 `InvalidAccessToken`, `AccessToken*` | the token is dead: another is generated |
+/// | 403 `NoPermission`, `SpaceBanned` and the like; 404 `LibraryNotFound`, `WrongLibraryIdOrSecret` | the configuration is wrong, and no token helps ([`Class::Config`](crate::Class::Config)) |
+/// | 429 `RateLimitExceeded` | throttled |
+/// | 403 `LibraryInitializing`, 408, 5xx | transient |
+///
+/// Another token is installed as `{"access_token": "..."}`.
 ///
 /// ```
 /// use tower_token::tencent::SmhLibrary;
