@@ -144,8 +144,11 @@ fn answer(status: u16, header: &str, body: &str) -> Response<String> {
     response.body(body.to_owned()).unwrap()
 }
 
+/// Status, a header and the body of an answer, and whether it is a refusal.
+type Expected = (u16, &'static str, &'static str, bool);
+
 /// Whether each answer is a refusal: then the request was sent again, with another token.
-async fn refused(config: &TokenConfig, expected: &[(u16, &str, &str, bool)]) {
+async fn refused(config: &TokenConfig, expected: &[Expected]) {
     for (status, header, body, is_refusal) in expected {
         let (requests, seen, read) = sent(config, get("/x"), answer(*status, header, body)).await;
         let place = format!("{config:?}: {status} {header} {body}");
@@ -203,7 +206,7 @@ async fn what_refuses_a_token_is_as_the_document_says() {
     let coded = json!({ "status": [403, 200], "code": "/error/code", "in": ["X", 7] });
     let any = json!(["bearer", { "status": [419] }, { "status": [400], "code": "/c", "in": [1] },
                      { "status": [403], "code": "/d", "in": [true] }]);
-    let cases: [(Value, &[(u16, &str, &str, bool)]); 5] = [
+    let cases: [(Value, &[Expected]); 5] = [
         // By status alone, whatever the challenge.
         (
             json!({ "status": [401, 419] }),

@@ -227,5 +227,17 @@ fn the_parts_of_a_document_are_there_to_be_asked() {
     let token = &file.tokens["oa"];
     assert_eq!(token.fetch_timeout(), Duration::from_secs(10));
     assert!(token.expose && token.origins("tokens.oa").is_ok());
-    assert!(!format!("{token:?}").contains("canary"), "{token:?}");
+}
+
+#[test]
+fn no_secret_of_a_document_is_printed() {
+    for name in NAMES {
+        let text = document(name, token(name)).to_string();
+        let file: File = tower_token::config::read(&text).unwrap();
+        assert!(!format!("{file:?}").contains("canary"), "{file:?}");
+        let builder = file.tokens[name].builder("", Path::new("")).unwrap();
+        assert!(!format!("{builder:?}").contains("canary"), "{builder:?}");
+        let tokens = builder.build().unwrap();
+        assert!(!format!("{tokens:?}").contains("canary"), "{tokens:?}");
+    }
 }
