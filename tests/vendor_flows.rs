@@ -1,6 +1,7 @@
 //! The strategies of the vendors against the strict doubles, over HTTP, through the whole library: a document,
 //! the tokens that it describes, the layer with the document's presentation and refusals, a real client.
 
+#![cfg(all(feature = "config", feature = "client"))]
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 #[path = "vendor_flows/accidents.rs"]
