@@ -1,6 +1,7 @@
 //! Who mints a token, as a document says it: [`Provider`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -352,7 +353,7 @@ fields! {
 }
 
 /// What `GenerateWebofficeToken` is called with: `source_uri`, and more parameters under their API names.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[non_exhaustive]
 pub struct Generate {
@@ -362,6 +363,17 @@ pub struct Generate {
     /// `Permission`, `User`, `Watermark`: an object goes as one JSON text.
     #[serde(flatten)]
     pub parameters: BTreeMap<String, Value>,
+}
+
+impl fmt::Debug for Generate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `Password` is among them.
+        let names: Vec<&String> = self.parameters.keys().collect();
+        f.debug_struct("Generate")
+            .field("source_uri", &self.source_uri)
+            .field("parameters", &names)
+            .finish()
+    }
 }
 
 impl Weboffice {

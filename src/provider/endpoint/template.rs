@@ -65,6 +65,13 @@ impl Template {
         }
     }
 
+    /// This placeholder and nothing else.
+    pub(super) fn value(name: String) -> Self {
+        Self {
+            pieces: vec![Piece::Value(name)],
+        }
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Value(name) => Some(name.as_str()),

@@ -91,10 +91,13 @@ impl Endpoint {
         Some(Token::bearer(token).credential(Value::Object(self.seed.clone())))
     }
 
-    /// One more query parameter of the request that acquires.
+    /// One more query parameter of the request that acquires; it may be a secret, such as a document's password.
     pub(in crate::provider) fn acquire_parameter(&mut self, name: String, value: &Value) {
         if let Some(call) = &mut self.acquire {
-            call.query.insert(name, Template::literal(Self::text(value)));
+            // No placeholder of a document has a dot in its name.
+            let var = format!("acquire.{name}");
+            call.query.insert(name, Template::value(var.clone()));
+            self.vars.insert(var, Self::text(value).as_str().into());
         }
     }
 
