@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt};
 use tower_token::config::{self, Injection, Refusal, TokenConfig};
-use tower_token::{Auto, BoxError, Class, Error, Origins, TokenLayer, TokenService, Tokens};
+use tower_token::{Auto, BoxError, Class, Error, Origins, Peeked, TokenLayer, TokenService, Tokens};
 
 use super::vendors::alibaba::{Ecd, Imm};
 use super::vendors::huawei::Huawei;
@@ -208,10 +209,14 @@ impl Rig {
             .body(Full::new(body))
             .unwrap();
         let exchange = async {
-            let (head, body) = self.api.clone().oneshot(request).await?.into_parts();
+            let (head, body) = self.send(request).await?.into_parts();
             Ok((head.status.as_u16(), body.collect().await?.to_bytes()))
         };
         timeout(HUNG, exchange).await.expect("an end of this call")
+    }
+
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Peeked<Incoming>>, BoxError> {
+        self.api.clone().oneshot(request).await
     }
 
     pub(crate) async fn business(&self) -> Outcome {
@@ -269,10 +274,12 @@ pub(crate) fn ours(error: &(dyn std::error::Error + 'static)) -> Error {
     Error::find(error).expect("an error of this crate").clone()
 }
 
-/// `throttled 2` is one that says how many seconds to wait, rounded up.
+/// How long a throttled one has to wait: `soon` is a second or two, `90` is that, less what has passed since.
 pub(crate) fn class(error: &Error) -> String {
-    match (error.class(), error.retry_after()) {
-        (Some(Class::Throttled { .. }), Some(wait)) => format!("throttled {}", wait.as_secs_f64().ceil()),
+    match (error.class(), error.retry_after().map(|wait| wait.as_secs_f64())) {
+        (Some(Class::Throttled { .. }), Some(wait)) if wait <= 2.0 => "throttled soon".into(),
+        (Some(Class::Throttled { .. }), Some(wait)) if (45.0..=90.5).contains(&wait) => "throttled 90".into(),
+        (Some(Class::Throttled { .. }), wait) => format!("throttled {wait:?}"),
         (Some(class), _) => class.to_string(),
         (None, _) => error.to_string(),
     }

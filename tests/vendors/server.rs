@@ -215,6 +215,7 @@ fn echo(asked: &Asked) -> serde_json::Value {
         "library_secret",
         "refresh_token",
         "client_secret",
+        "Password",
     ];
     let form = asked.query().and(asked.form());
     let code = secret.iter().find_map(|name| form.get(name)).unwrap_or(&asked.path);
