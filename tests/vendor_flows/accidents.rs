@@ -101,6 +101,22 @@ async fn down<V: Vendor>(double: &Double<V>, document: Value, fault: Fault) {
     assert_eq!(double.counts().max_in_flight, 1);
 }
 
+/// Nobody asks, and the first token is not to be had: asked for again by the backoff, and no faster.
+async fn down_from_the_start<V: Vendor>(double: &Double<V>, document: Value, fault: Fault) {
+    for _ in 0..1_000 {
+        double.fault(fault.clone());
+    }
+    let rig = rig(double, document);
+    sleep(3 * SECOND).await;
+    let counts = double.counts();
+    assert!((2..=3).contains(&counts.token_requests()), "{fault:?}: {counts:?}");
+    double.no_more_faults();
+    // Up again: it is noticed without a request.
+    until(|| rig.tokens.status().state == State::Fresh).await;
+    assert_eq!(rig.burst(50).await, (50, None));
+    assert_eq!((double.counts().acquisitions, double.counts().max_in_flight), (1, 1));
+}
+
 #[tokio::test]
 async fn a_vendor_that_is_down_is_not_stormed_and_the_token_in_place_serves_its_whole_life() {
     let imm = Imm::start(ImmOptions {
@@ -119,12 +135,25 @@ async fn a_vendor_that_is_down_is_not_stormed_and_the_token_in_place_serves_its_
         ..HuaweiOptions::default()
     })
     .await;
+    let idle_smh = Smh::start(SmhOptions::default()).await;
+    let idle_ecd = Ecd::start(EcdOptions::default()).await;
+    let login = idle_ecd.issue();
     let hint = Fault::Throttle400 {
         retry_after: 3 * SECOND,
     };
     tokio::join!(
         down(&imm, with(rig::imm(&imm), rig::generate()), hint),
         down(&smh, with(rig::smh(&smh), rig::library_secret()), Fault::Unavailable503),
+        down_from_the_start(
+            &idle_smh,
+            with(rig::smh(&idle_smh), rig::library_secret()),
+            Fault::Html502
+        ),
+        down_from_the_start(
+            &idle_ecd,
+            with(rig::ecd(&idle_ecd), rig::keep_alive(&login)),
+            Fault::Redirect307
+        ),
         down(
             &huawei,
             with(rig::one_access(&huawei), rig::refresh(&huawei.issue())),

@@ -158,6 +158,26 @@ async fn a_configured_pair_that_is_over_already_is_renewed_before_the_first_requ
 }
 
 #[tokio::test]
+async fn the_address_of_a_generated_document_outlives_renewals() {
+    let double = Imm::start(ImmOptions::default()).await;
+    let document = with(with(rig::imm(&double), rig::generate()), rig::credential_config());
+    let rig = rig(&double, document);
+    assert_eq!(rig.says().await, "200");
+    for _ in 0..2 {
+        assert_eq!(rig.refreshed().await, "renewed");
+        let token = rig.tokens.get().await.unwrap();
+        let kept = token.renewal_credential().unwrap();
+        let url = kept["weboffice_url"].as_str().unwrap();
+        assert!(url.starts_with("https://office.example.com/"), "{url}");
+        assert_eq!(kept["refresh_token"].as_str(), double.now_serving()[0].renew.as_deref());
+    }
+    assert_eq!(
+        (double.counts().acquisitions, double.counts().unknown_parameters),
+        (1, 0)
+    );
+}
+
+#[tokio::test]
 async fn what_a_document_says_beyond_the_token_arrives_as_it_is() {
     let double = Smh::start(SmhOptions::default()).await;
     let fields = json!({ "provider": {
