@@ -6,10 +6,10 @@ use std::pin::Pin;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::rig::{self, MILLISECOND, Rig, SECOND, rig, with};
-use super::vendors::alibaba::{Ecd, EcdOptions, Imm, ImmOptions};
-use super::vendors::huawei::{Huawei, HuaweiOptions};
-use super::vendors::tencent::{Smh, SmhOptions};
+use super::rig::{self, MILLISECOND, Rig, SECOND, join_all, rig, with};
+use super::vendors::alibaba::{Ecd, EcdOptions, EcdVendor, Imm, ImmOptions, ImmVendor};
+use super::vendors::huawei::{Huawei, HuaweiOptions, HuaweiVendor};
+use super::vendors::tencent::{Smh, SmhOptions, SmhVendor};
 use super::vendors::{Double, Fault, Vendor};
 
 /// What a fault is about; the columns of the tables.
@@ -110,25 +110,6 @@ fn is_slow(fault: &Fault) -> bool {
     matches!(fault, Fault::Drip | Fault::Delay(_))
 }
 
-async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|cx| {
-        for (future, output) in &mut futures {
-            if output.is_none()
-                && let std::task::Poll::Ready(done) = future.as_mut().poll(cx)
-            {
-                *output = Some(done);
-            }
-        }
-        match futures.iter().all(|(_, output)| output.is_some()) {
-            true => std::task::Poll::Ready(()),
-            false => std::task::Poll::Pending,
-        }
-    })
-    .await;
-    futures.into_iter().filter_map(|(_, output)| output).collect()
-}
-
 /// How often the vendor is asked for what is said.
 async fn asked<V: Vendor>(double: &Double<V>, what: impl Future<Output = String>) -> String {
     let before = double.counts().token_requests();
@@ -225,7 +206,7 @@ async fn a_huawei() -> Huawei {
     Huawei::start(options).await
 }
 
-fn imm_with_a_pair() -> Making<'static, super::vendors::alibaba::ImmVendor> {
+fn imm_with_a_pair() -> Making<'static, ImmVendor> {
     Box::pin(async {
         let double = an_imm().await;
         let document = with(rig::imm(&double), rig::pair(&double.issue()));
@@ -233,14 +214,14 @@ fn imm_with_a_pair() -> Making<'static, super::vendors::alibaba::ImmVendor> {
     })
 }
 
-fn imm_with_both() -> Making<'static, super::vendors::alibaba::ImmVendor> {
+fn imm_with_both() -> Making<'static, ImmVendor> {
     Box::pin(async {
         let (double, document) = imm_with_a_pair().await;
         (double, with(document, rig::generate()))
     })
 }
 
-fn ecd_with_a_login() -> Making<'static, super::vendors::alibaba::EcdVendor> {
+fn ecd_with_a_login() -> Making<'static, EcdVendor> {
     Box::pin(async {
         let double = an_ecd().await;
         let document = with(rig::ecd(&double), rig::login(&double.issue()));
@@ -248,7 +229,7 @@ fn ecd_with_a_login() -> Making<'static, super::vendors::alibaba::EcdVendor> {
     })
 }
 
-fn ecd_with_both() -> Making<'static, super::vendors::alibaba::EcdVendor> {
+fn ecd_with_both() -> Making<'static, EcdVendor> {
     Box::pin(async {
         let (double, document) = ecd_with_a_login().await;
         let live = double.now_serving().remove(0);
@@ -256,7 +237,7 @@ fn ecd_with_both() -> Making<'static, super::vendors::alibaba::EcdVendor> {
     })
 }
 
-fn smh_with_a_token() -> Making<'static, super::vendors::tencent::SmhVendor> {
+fn smh_with_a_token() -> Making<'static, SmhVendor> {
     Box::pin(async {
         let double = an_smh().await;
         let document = with(rig::smh(&double), rig::access(&double.issue()));
@@ -264,14 +245,14 @@ fn smh_with_a_token() -> Making<'static, super::vendors::tencent::SmhVendor> {
     })
 }
 
-fn smh_with_both() -> Making<'static, super::vendors::tencent::SmhVendor> {
+fn smh_with_both() -> Making<'static, SmhVendor> {
     Box::pin(async {
         let (double, document) = smh_with_a_token().await;
         (double, with(document, rig::library_secret()))
     })
 }
 
-fn one_access_with_a_refresh_token() -> Making<'static, super::vendors::huawei::HuaweiVendor> {
+fn one_access_with_a_refresh_token() -> Making<'static, HuaweiVendor> {
     Box::pin(async {
         let double = a_huawei().await;
         let document = with(rig::one_access(&double), rig::refresh(&double.issue()));
