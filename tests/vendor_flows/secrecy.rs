@@ -121,9 +121,9 @@ fn parts(live: &Live) -> Vec<String> {
 async fn imm_prints_no_secret_that_it_is_told() {
     const SECRETS: [&str; 4] = [
         "canary-test-key-secret+/=",
-        "canary-test-sts-token+/==",
-        "canary-test-password",
-        "canary-test-user",
+        "sts-t0ken-of-test+/==",
+        "passw0rd-of-test",
+        "us3r-of-test",
     ];
     let key = AccessKey {
         id: "testAccessKeyId".into(),
