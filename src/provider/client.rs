@@ -10,10 +10,10 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -189,28 +189,36 @@ pub(crate) fn is_connect(link: &(dyn std::error::Error + 'static)) -> bool {
 
 /// Resolves, connects and shakes hands, all within [`CONNECT_TIMEOUT`].
 #[derive(Clone)]
-enum Connector {
-    Tls(HttpsConnector<HttpConnector>),
-    /// TLS could not be set up; why is told to whoever asks for https.
-    Plain(HttpConnector, Arc<str>),
+struct Connector {
+    plain: HttpConnector,
+    /// Set up by the first https request, because the system's roots take their time to be read; if that
+    /// fails, why is told to whoever asks for https.
+    secure: Arc<OnceLock<Result<HttpsConnector<HttpConnector>, String>>>,
 }
 
 impl Connector {
     fn new() -> Self {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        match tls() {
-            Ok(config) => Self::Tls(
-                HttpsConnectorBuilder::new()
-                    .with_tls_config(config)
-                    .https_or_http()
-                    .enable_http1()
-                    .enable_http2()
-                    .wrap_connector(http),
-            ),
-            Err(error) => Self::Plain(http, error.to_string().into()),
+        let mut plain = HttpConnector::new();
+        plain.enforce_http(false);
+        plain.set_nodelay(true);
+        Self {
+            plain,
+            secure: Arc::default(),
         }
+    }
+
+    fn secure(&self) -> Result<HttpsConnector<HttpConnector>, BoxError> {
+        let connector = self.secure.get_or_init(|| {
+            let config = tls().map_err(|error| error.to_string())?;
+            let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_only();
+            Ok(connector
+                .enable_http1()
+                .enable_http2()
+                .wrap_connector(self.plain.clone()))
+        });
+        connector
+            .clone()
+            .map_err(|why| format!("TLS could not be set up: {why}").into())
     }
 }
 
@@ -220,23 +228,20 @@ impl Service<Uri> for Connector {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        match self {
-            Self::Tls(connector) => connector.poll_ready(cx),
-            Self::Plain(connector, _) => connector.poll_ready(cx).map_err(BoxError::from),
-        }
+        self.plain.poll_ready(cx).map_err(BoxError::from)
     }
 
     fn call(&mut self, target: Uri) -> Self::Future {
-        let connecting: Self::Future = match self {
-            Self::Tls(connector) => connector.call(target),
-            Self::Plain(_, why) if target.scheme() != Some(&http::uri::Scheme::HTTP) => {
-                let message = format!("TLS could not be set up: {why}");
-                return Box::pin(async move { Err(message.into()) });
-            }
-            Self::Plain(connector, _) => {
-                let connecting = connector.call(target);
-                Box::pin(async move { Ok(MaybeHttpsStream::Http(connecting.await?)) })
-            }
+        let connecting: Self::Future = if target.scheme() == Some(&http::uri::Scheme::HTTP) {
+            let connecting = self.plain.call(target);
+            Box::pin(async move { Ok(MaybeHttpsStream::Http(connecting.await?)) })
+        } else {
+            let connector = self.clone();
+            Box::pin(async move {
+                let mut secure = connector.secure()?;
+                poll_fn(|cx| secure.poll_ready(cx)).await?;
+                secure.call(target).await
+            })
         };
         Box::pin(async move {
             match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
@@ -295,7 +300,8 @@ mod tests {
 
     #[tokio::test]
     async fn without_tls_plain_http_still_works_and_https_says_why_it_does_not() {
-        let mut connector = Connector::Plain(HttpConnector::new(), "no roots".into());
+        let mut connector = Connector::new();
+        assert!(connector.secure.set(Err("no roots".into())).is_ok());
         let error = connector
             .call(Uri::from_static("https://api.example.com"))
             .await
@@ -318,8 +324,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut connector = Connector::new();
-        assert!(matches!(connector, Connector::Tls(_)) || tls().is_err());
-        if matches!(connector, Connector::Plain(..)) {
+        if connector.secure().is_err() {
+            // A machine without roots; the test above is about that.
             return;
         }
         tokio::time::pause();
