@@ -378,6 +378,7 @@ pub(crate) mod tests {
     pub(crate) fn context() -> FetchContext {
         FetchContext {
             previous: None,
+            refused: false,
             credential: None,
             cause: Cause::Initial,
             challenge: None,

@@ -216,6 +216,8 @@ pub enum IfLost {
 #[derive(Clone, Debug)]
 pub struct FetchContext {
     pub(crate) previous: Option<Token>,
+    /// Whether that one was refused, and not the one before it.
+    pub(crate) refused: bool,
     pub(crate) credential: Option<Arc<Secret<Value>>>,
     pub(crate) cause: Cause,
     pub(crate) challenge: Option<Challenge>,
@@ -229,6 +231,14 @@ impl FetchContext {
     /// The token to be replaced, dead or alive.
     pub fn previous(&self) -> Option<&Token> {
         self.previous.as_ref()
+    }
+
+    /// Whether a server refused [the previous token](Self::previous) itself.
+    ///
+    /// With [`Cause::Refused`] it may also be that the one before it was refused, while this one was on its way:
+    /// whether this one is any better, nobody knows yet.
+    pub fn is_refused(&self) -> bool {
+        self.refused
     }
 
     /// What the last token left behind to be renewed with, or what was

@@ -133,6 +133,7 @@ impl Pilot {
             }
             FetchContext {
                 previous: desk.current.as_ref().map(|current| current.token.clone()),
+                refused: desk.is_refused(),
                 credential: desk.credential.clone(),
                 cause: self.flight.cause,
                 challenge: self.flight.challenge.clone(),

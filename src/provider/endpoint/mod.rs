@@ -104,7 +104,7 @@ use self::template::{ACCESS_TOKEN, REFRESH_TOKEN, Values};
 use super::exchange::{Answer, Hidden, IntoTokenClient, TokenClient};
 use super::fallback::{Situation, Way};
 use super::reading::{date, json, retry_after};
-use super::{Cause, FetchContext, IfLost, TokenProvider};
+use super::{FetchContext, IfLost, TokenProvider};
 use crate::document;
 use crate::error::{Class, Error, Faults, FetchError};
 use crate::token::{Secret, Token};
@@ -489,7 +489,7 @@ impl fmt::Debug for Endpoint {
 /// Whether the token's time is over, or a server refused it.
 fn is_dead(context: &FetchContext) -> bool {
     let over = |token: &Token| token.expiry_time().is_some_and(|dies| dies <= context.now());
-    context.cause() == Cause::Refused || context.previous().is_some_and(over)
+    context.is_refused() || context.previous().is_some_and(over)
 }
 
 /// An answer, as one endpoint has it.

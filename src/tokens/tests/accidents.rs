@@ -433,3 +433,46 @@ async fn never_replay_holds_after_a_refresh_that_found_nobody() {
         "the second is the one that was asked for by hand"
     );
 }
+
+/// SMH renewed the token that had just landed by acquiring another, as if that one had been refused.
+#[tokio::test(start_paused = true)]
+async fn a_chained_fetch_is_told_that_the_token_in_place_is_not_the_one_refused() {
+    let asked: Arc<Mutex<Vec<(Cause, bool)>>> = Arc::default();
+    let log = asked.clone();
+    let provider = provider_fn(move |context| {
+        let log = log.clone();
+        async move {
+            let minted_before = {
+                let mut log = log.lock().unwrap();
+                log.push((context.cause(), context.is_refused()));
+                log.len()
+            };
+            sleep(10 * SECOND).await;
+            minted(minted_before, HOUR)
+        }
+    });
+    let tokens = Tokens::builder(provider)
+        .clock(Clock::of_tokio())
+        .policy(RefreshPolicy::default().jitter(0.0))
+        .build()
+        .unwrap();
+    let first = tokens.get().await.unwrap();
+    sleep(3000 * SECOND).await;
+    assert!(tokens.current().is_some(), "stale, and renewed in the background");
+    sleep(SECOND).await;
+    tokens.invalidate(&first);
+    sleep(30 * SECOND).await;
+    let refused = tokens.get().await.unwrap();
+    sleep(300 * SECOND).await;
+    tokens.invalidate(&refused);
+    tokens.get().await.unwrap();
+    assert_eq!(
+        *asked.lock().unwrap(),
+        [
+            (Cause::Initial, false),
+            (Cause::Expiring, false),
+            (Cause::Refused, false),
+            (Cause::Refused, true)
+        ]
+    );
+}
