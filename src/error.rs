@@ -83,7 +83,8 @@ impl Error {
         matches!(*self.kind, Kind::ShutDown)
     }
 
-    /// How long to wait before the next attempt is worth it, where the issuer said so.
+    /// How long to wait before the next attempt is worth it, where the issuer asked for patience: as long as it
+    /// said, else until our own backoff ends.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.class() {
             Some(Class::Throttled { retry_after }) => retry_after,
@@ -266,7 +267,7 @@ pub enum Class {
     Transient,
     /// The issuer asked for patience.
     Throttled {
-        /// How long, where it said so (capped at 1 hour).
+        /// How long, where it said so (capped at 1 hour). To callers: until the next attempt.
         retry_after: Option<Duration>,
     },
     /// A person has to act.

@@ -339,6 +339,14 @@ async fn each_fault_is_asked_about_as_often_as_the_table_says() {
         let took = began.elapsed();
         let name = format!("{fault:?}, {if_lost:?}");
         match seen {
+            Seen::Failed(Class::Throttled { retry_after: None }) => {
+                // Nobody said how long, so that callers are told our own backoff: 1 s, and up to a fifth more.
+                let wait = ours(&outcome).retry_after().unwrap().as_secs_f64();
+                assert!(
+                    (1.0..=1.2).contains(&wait) && ours(&outcome).is_throttled(),
+                    "{name}: {wait}"
+                );
+            }
             Seen::Failed(class) => assert_eq!(ours(&outcome).class(), Some(class), "{name}"),
             Seen::Served(DRIPPED) => {
                 assert_eq!(
