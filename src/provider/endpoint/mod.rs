@@ -79,6 +79,7 @@
 mod acs3;
 mod answer;
 mod errors;
+mod reading;
 mod request;
 mod rpc;
 mod sign;
@@ -96,14 +97,14 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use self::answer::{Death, Fields};
-use self::errors::{Errors, Meaning};
+use self::answer::Fields;
+use self::errors::Errors;
+use self::reading::Reading;
 use self::request::Call;
 use self::sign::Sign;
-use self::template::{ACCESS_TOKEN, REFRESH_TOKEN, Values};
-use super::exchange::{Answer, Hidden, IntoTokenClient, TokenClient};
+use self::template::{ACCESS_TOKEN, Values};
+use super::exchange::{Hidden, IntoTokenClient, TokenClient};
 use super::fallback::{Situation, Way};
-use super::reading::{date, json, retry_after};
 use super::{FetchContext, IfLost, TokenProvider};
 use crate::document;
 use crate::error::{Class, Error, Faults, FetchError};
@@ -492,136 +493,6 @@ fn is_dead(context: &FetchContext) -> bool {
     context.is_refused() || context.previous().is_some_and(over)
 }
 
-/// An answer, as one endpoint has it.
-struct Reading<'a> {
-    endpoint: &'a Endpoint,
-    answer: &'a Answer,
-    host: &'a str,
-    hidden: &'a Hidden,
-    now: SystemTime,
-}
-
-impl Reading<'_> {
-    fn token(&self, sent_at: SystemTime, last: &Map<String, Value>) -> Result<Token, (FetchError, Option<i64>)> {
-        let (status, errors) = (self.answer.status, &self.endpoint.errors);
-        let body = self.body();
-        let code = body.as_ref().ok().and_then(|body| errors.code(body.expose()));
-        if !status.is_success() || code.is_some() {
-            return Err(self.refusal(code.as_deref(), body.is_ok()));
-        }
-        let malformed = |flaw| FetchError::transient(format!("malformed answer from {}: {flaw}", self.host)).lost();
-        let body = body.map_err(|flaw| (malformed(flaw), None))?;
-        let body = body.expose();
-        let (kept, sound) = self.endpoint.answer.kept(body, last);
-        // Whatever else is wrong with the answer, what it renews with has replaced what was presented.
-        let rotated = kept.get(REFRESH_TOKEN) != last.get(REFRESH_TOKEN);
-        let salvaged = |flaw| match rotated {
-            true => (malformed(flaw).new_credential(Value::Object(kept.clone())), None),
-            false => (malformed(flaw), None),
-        };
-        sound.map_err(salvaged)?;
-        let issued = self.endpoint.answer.issued(body).map_err(salvaged)?;
-        let at = |death| match death {
-            Death::After(life) => sent_at.checked_add(life).unwrap_or(sent_at),
-            Death::At(instant) => shifted(instant, -self.skew()),
-        };
-        let mut token = Token::bearer(issued.token)
-            .issued_at(sent_at)
-            .credential(Value::Object(kept));
-        if let Some(death) = issued.dies {
-            token = match death {
-                Death::After(life) => token.expires_in(life),
-                Death::At(_) => token.expires_at(at(death)),
-            };
-            if self.endpoint.renew_before_death {
-                token = token.renew_by(at(death));
-            }
-        }
-        if let Some(death) = issued.refresh_dies {
-            token = token.renew_by(at(death));
-        }
-        Ok(token)
-    }
-
-    /// An error in its class, and by how much our clock is wrong if it is about that.
-    fn refusal(&self, code: Option<&str>, is_json: bool) -> (FetchError, Option<i64>) {
-        let status = self.answer.status;
-        let said = format!("{} answered {}", self.host, status.as_u16());
-        if status.is_redirection() {
-            let error = format!("{said}, a redirect, which is not followed: the URL has to be the final address");
-            return (FetchError::transient(error), None);
-        }
-        let wait = self.retry_after();
-        let patient = |class: FetchError| match wait {
-            Some(wait) if status == http::StatusCode::SERVICE_UNAVAILABLE => {
-                FetchError::throttled(Some(wait), said.clone())
-            }
-            _ => class,
-        };
-        let error = match self.endpoint.errors.meaning(status, code) {
-            Meaning::Throttled => FetchError::throttled(wait, said.clone()),
-            Meaning::Terminal if code.is_none() && !is_json && !self.is_empty() => {
-                FetchError::transient(format!("{said} without JSON: a gateway, or not the token endpoint"))
-            }
-            Meaning::Terminal => FetchError::terminal(said.clone()),
-            Meaning::NeedsInteraction => FetchError::needs_interaction(said.clone()),
-            Meaning::Config => FetchError::config(said.clone()),
-            Meaning::Ambiguous | Meaning::Lost => FetchError::transient(said.clone()).lost(),
-            // However an API words it.
-            Meaning::Transient if status == http::StatusCode::TOO_MANY_REQUESTS => {
-                FetchError::throttled(wait, said.clone())
-            }
-            Meaning::Transient => patient(FetchError::transient(said.clone())),
-            Meaning::Clock => {
-                let error = FetchError::config(format!("{said}: the clocks are too far apart"));
-                return (
-                    self.coded(error, code),
-                    date(&self.answer.headers).map(|date| seconds_between(self.now, date)),
-                );
-            }
-        };
-        (self.coded(error, code), None)
-    }
-
-    fn body(&self) -> Result<Secret<Value>, &'static str> {
-        let body = self.answer.body.as_ref().map_err(|broken| broken.reason())?;
-        json(body).map(Secret::new)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.answer.body.as_ref().is_ok_and(|body| body.trim_ascii().is_empty())
-    }
-
-    fn coded(&self, error: FetchError, code: Option<&str>) -> FetchError {
-        match code {
-            Some(code) if !self.hidden.is_in(code) => error.code(code),
-            _ => error,
-        }
-    }
-
-    /// `Retry-After` in seconds, `x-acs-retry-after` in milliseconds (Alibaba Cloud).
-    fn retry_after(&self) -> Option<Duration> {
-        let headers = &self.answer.headers;
-        let millis = || headers.get("x-acs-retry-after")?.to_str().ok()?.trim().parse().ok();
-        retry_after(headers, self.now).or_else(|| millis().map(Duration::from_millis))
-    }
-
-    /// Seconds that the issuer's clock is ahead of ours, if that is more than a slow answer explains.
-    fn skew(&self) -> i64 {
-        let skew = date(&self.answer.headers).map_or(0, |date| seconds_between(self.now, date));
-        if skew.abs() > CLOCKS_AGREE { skew } else { 0 }
-    }
-}
-
-/// Whole seconds from one to the other.
-fn seconds_between(from: SystemTime, to: SystemTime) -> i64 {
-    let whole = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
-    match to.duration_since(from) {
-        Ok(ahead) => whole(ahead),
-        Err(behind) => -whole(behind.duration()),
-    }
-}
-
 fn shifted(at: SystemTime, seconds: i64) -> SystemTime {
     let span = Duration::from_secs(seconds.unsigned_abs());
     let shifted = if seconds < 0 {
@@ -632,6 +503,4 @@ fn shifted(at: SystemTime, seconds: i64) -> SystemTime {
     shifted.unwrap_or(at)
 }
 
-/// A `Date` has whole seconds, and an answer takes its time: less than this is no skew.
-const CLOCKS_AGREE: i64 = 5;
 const NO_CLIENT: &str = "none is given; call .client(service) with an HTTPS client, or enable feature `client`";
