@@ -347,9 +347,10 @@ impl Endpoint {
             answer: &answer,
             host: &call.host(),
             hidden: &hidden,
+            sent_at,
             now: context.now(),
         };
-        reading.token(sent_at, kept)
+        reading.token(kept)
     }
 
     fn values<'a>(

@@ -19,15 +19,13 @@ pub(super) struct Reading<'a> {
     pub(super) answer: &'a Answer,
     pub(super) host: &'a str,
     pub(super) hidden: &'a Hidden,
+    pub(super) sent_at: SystemTime,
+    /// When the answer had been read.
     pub(super) now: SystemTime,
 }
 
 impl Reading<'_> {
-    pub(super) fn token(
-        &self,
-        sent_at: SystemTime,
-        last: &Map<String, Value>,
-    ) -> Result<Token, (FetchError, Option<i64>)> {
+    pub(super) fn token(&self, last: &Map<String, Value>) -> Result<Token, (FetchError, Option<i64>)> {
         let (status, errors) = (self.answer.status, &self.endpoint.errors);
         let body = self.body();
         let code = body.as_ref().ok().and_then(|body| errors.code(body.expose()));
@@ -47,11 +45,11 @@ impl Reading<'_> {
         sound.map_err(salvaged)?;
         let issued = self.endpoint.answer.issued(body).map_err(salvaged)?;
         let at = |death| match death {
-            Death::After(life) => sent_at.checked_add(life).unwrap_or(sent_at),
+            Death::After(life) => self.sent_at.checked_add(life).unwrap_or(self.sent_at),
             Death::At(instant) => shifted(instant, -self.skew()),
         };
         let mut token = Token::bearer(issued.token)
-            .issued_at(sent_at)
+            .issued_at(self.sent_at)
             .credential(Value::Object(kept));
         if let Some(death) = issued.dies {
             token = match death {
@@ -131,10 +129,15 @@ impl Reading<'_> {
         retry_after(headers, self.now).or_else(|| millis().map(Duration::from_millis))
     }
 
-    /// Seconds that the issuer's clock is ahead of ours, if that is more than a slow answer explains.
+    /// Seconds that the issuer's clock is ahead of ours, if its `Date` lies neither within the exchange nor near
+    /// it. Somewhere in between it was written: taken is what ends the token earlier.
     fn skew(&self) -> i64 {
-        let skew = date(&self.answer.headers).map_or(0, |date| seconds_between(self.now, date));
-        if skew.abs() > CLOCKS_AGREE { skew } else { 0 }
+        let Some(date) = date(&self.answer.headers) else {
+            return 0;
+        };
+        let agrees = (-CLOCKS_AGREE..=seconds_between(self.sent_at, self.now) + CLOCKS_AGREE)
+            .contains(&seconds_between(self.sent_at, date));
+        if agrees { 0 } else { seconds_between(self.sent_at, date) }
     }
 }
 
@@ -147,5 +150,47 @@ fn seconds_between(from: SystemTime, to: SystemTime) -> i64 {
     }
 }
 
-/// A `Date` has whole seconds, and an answer takes its time: less than this is no skew.
+/// A `Date` has whole seconds, and clocks of one network differ by less.
 const CLOCKS_AGREE: i64 = 5;
+
+#[cfg(test)]
+mod tests {
+    use http::header::{DATE, HeaderMap};
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    /// By how much the issuer's clock is said to be ahead, for a `Date` so many seconds after the sending.
+    fn skew(date: i64, took: u64) -> i64 {
+        let endpoint =
+            Endpoint::from_json(r#"{ "acquire": { "url": "https://a.example/" }, "answer": { "token": "/t" } }"#);
+        let sent_at = std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let mut headers = HeaderMap::new();
+        headers.insert(DATE, httpdate::fmt_http_date(shifted(sent_at, date)).parse().unwrap());
+        let answer = Answer {
+            status: http::StatusCode::OK,
+            headers,
+            body: Ok(Zeroizing::default()),
+        };
+        Reading {
+            endpoint: &endpoint.unwrap(),
+            answer: &answer,
+            host: "a.example",
+            hidden: &Hidden::default(),
+            sent_at,
+            now: sent_at + Duration::from_secs(took),
+        }
+        .skew()
+    }
+
+    #[test]
+    fn a_slow_answer_is_no_skew_and_a_skew_never_lengthens_a_life() {
+        for (date, took) in [(0, 0), (5, 0), (-5, 0), (0, 30), (30, 30), (-5, 30), (35, 30)] {
+            assert_eq!(skew(date, took), 0, "{date} {took}");
+        }
+        // Dated at the sending at the latest, so that what the answer took is not added to the life.
+        assert_eq!(skew(3600, 0), 3600);
+        assert_eq!(skew(3600, 30), 3600);
+        assert_eq!(skew(-3600, 30), -3600);
+    }
+}
