@@ -259,6 +259,7 @@ fn table() -> Vec<Row> {
         Fault::Status(504),
         html(200),
         html(500),
+        oauth(500, "server_error"),
     ] {
         rows.push(row(fault.clone(), ReplayOnce, Served(now), 2, 0));
         rows.push(row(fault, NeverReplay, Failed(Class::Ambiguous), 1, 0));
@@ -305,8 +306,8 @@ fn table() -> Vec<Row> {
         once(Fault::Status(429), Failed(unspecified));
         once(seven(429), Failed(throttled));
         once(seven(503), Failed(throttled));
-        once(oauth(503, "temporarily_unavailable"), Failed(unspecified));
-        once(oauth(500, "server_error"), Failed(Class::Transient));
+        once(oauth(400, "temporarily_unavailable"), Failed(unspecified));
+        once(oauth(503, "temporarily_unavailable"), Failed(Class::Transient));
         once(Fault::Status(400), Failed(Class::Terminal));
         once(oauth(400, "invalid_grant"), Failed(Class::Terminal));
         once(oauth(401, "invalid_client"), Failed(Class::Config));

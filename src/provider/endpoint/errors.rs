@@ -93,11 +93,10 @@ impl Errors {
                 .map(|(_, meaning)| meaning)
         };
         let listed = code.and_then(named).or_else(|| named(status.as_str()));
-        // A server that fails gives no verdict, whatever it says.
-        let verdict =
-            |meaning: &Meaning| matches!(meaning, Meaning::Terminal | Meaning::NeedsInteraction | Meaning::Config);
+        // A server that fails gives no verdict, whatever it says, and what it did before that nobody knows.
+        let counts = |meaning: &Meaning| matches!(meaning, Meaning::Throttled | Meaning::Ambiguous | Meaning::Clock);
         listed
-            .filter(|meaning| !(status.is_server_error() && verdict(meaning)))
+            .filter(|meaning| !status.is_server_error() || counts(meaning))
             .unwrap_or_else(|| by_status(status))
     }
 }

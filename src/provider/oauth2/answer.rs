@@ -102,7 +102,8 @@ impl Reading<'_> {
         let status = self.answer.status;
         let code = self.oauth_code();
         let code = code.as_deref();
-        if status == StatusCode::TOO_MANY_REQUESTS || code.is_some_and(asks_for_patience) {
+        let asks = code.is_some_and(asks_for_patience) && !status.is_server_error();
+        if status == StatusCode::TOO_MANY_REQUESTS || asks {
             return self.coded(
                 FetchError::throttled(retry_after(&self.answer.headers, self.now), self.said(status)),
                 code,
@@ -116,9 +117,11 @@ impl Reading<'_> {
                 // A server that fails gives no verdict, whatever it says (`invalid_grant` behind a 503).
                 _ => FetchError::transient(self.said(status)),
             };
-            return match code {
-                None if may_have_committed(status) => error.lost(),
-                code => self.coded(error, code),
+            let error = self.coded(error, code);
+            return if may_have_committed(status) {
+                error.lost()
+            } else {
+                error
             };
         }
         if let Some(code) = code.filter(|_| status.is_client_error()) {
@@ -481,17 +484,18 @@ mod tests {
             (400, "consent_required", PERSON),
             (403, "access_denied", PERSON),
             (400, "temporarily_unavailable", THROTTLED),
-            (503, "temporarily_unavailable", THROTTLED),
+            (503, "temporarily_unavailable", TRANSIENT),
             (200, "temporarily_unavailable", THROTTLED),
             (400, "slow_down", THROTTLED),
             (429, "invalid_grant", THROTTLED),
             (400, "server_error", TRANSIENT),
             (400, "something_new", TRANSIENT),
-            (500, "invalid_grant", TRANSIENT),
-            (502, "invalid_grant", TRANSIENT),
+            (500, "invalid_grant", MALFORMED),
+            (502, "invalid_grant", MALFORMED),
             (503, "invalid_grant", TRANSIENT),
-            (500, "invalid_client", TRANSIENT),
-            (500, "server_error", TRANSIENT),
+            (500, "invalid_client", MALFORMED),
+            (504, "server_error", MALFORMED),
+            (500, "server_error", MALFORMED),
             (302, "invalid_grant", TRANSIENT),
         ] {
             assert_eq!(refused(&answer(status, JSON, oauth(code))), expected, "{status} {code}");
