@@ -41,6 +41,8 @@ async fn a_new_credential_is_not_held_by_the_breaker_of_the_old_one() {
         support::send(&client, get()).await.unwrap().status(),
         StatusCode::UNAUTHORIZED
     );
-    tokens.install(serde_json::json!({ "refresh_token": "another" }));
+    tokens
+        .install(serde_json::json!({ "refresh_token": "another" }))
+        .unwrap();
     assert_eq!(support::send(&client, get()).await.unwrap().status(), StatusCode::OK);
 }

@@ -223,7 +223,7 @@ async fn a_dead_credential(kill: impl FnOnce(&Issuer)) {
     assert!(exchanges <= 2, "{exchanges}");
     assert_eq!(api.counts().requests, sent, "nothing is sent without a token");
     issuer.fault_always(None);
-    tokens.install(json!({ "refresh_token": issuer.sign_in() }));
+    tokens.install(json!({ "refresh_token": issuer.sign_in() })).unwrap();
     let began = Instant::now();
     assert_eq!(status(&call(&client, "/api").await), Some(200));
     assert!(began.elapsed() <= SECOND);

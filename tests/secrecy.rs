@@ -328,7 +328,7 @@ async fn flow<I: Inject + fmt::Debug + Clone>(
         note("tokens", &(&tokens, tokens.status()));
         sleep(40 * SECOND).await;
     }
-    tokens.install(json!({ "refresh_token": ROTATED }));
+    tokens.install(json!({ "refresh_token": ROTATED })).unwrap();
     note("installed", &tokens);
     tokens.shutdown().await;
 }

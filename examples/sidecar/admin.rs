@@ -153,10 +153,10 @@ impl Kept {
         };
         // What is wrong with it is not quoted: it is a secret.
         match serde_json::from_slice(&body) {
-            Ok(Value::Object(credential)) => {
-                self.tokens.install(Value::Object(credential));
-                answer::no_content()
-            }
+            Ok(Value::Object(credential)) => match self.tokens.install(Value::Object(credential)) {
+                Ok(()) => answer::no_content(),
+                Err(error) => answer::fault(StatusCode::BAD_REQUEST, "bad_request", &error.to_string()),
+            },
             _ => {
                 let message = r#"the body is no JSON object; write a credential, as in {"refresh_token":"..."}"#;
                 answer::fault(StatusCode::BAD_REQUEST, "bad_request", message)

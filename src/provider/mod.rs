@@ -114,6 +114,12 @@ pub trait TokenProvider: Send + Sync + 'static {
         None
     }
 
+    /// Says why `credential` is nothing to renew with. Called by [`Tokens::install`](crate::Tokens::install),
+    /// which then changes nothing. Must quote nothing of it. Default: everything is taken.
+    fn check_credential(&self, credential: &Value, faults: &mut Faults) {
+        let _ = (credential, faults);
+    }
+
     /// Names everything that is configured wrongly. Called by [`Tokens::new`](crate::Tokens::new).
     fn check(&self, faults: &mut Faults) {
         let _ = faults;
@@ -300,6 +306,7 @@ pub(crate) trait AnyProvider: Send + Sync + 'static {
     fn fetch(&self, context: FetchContext) -> BoxFuture<'_, Result<Token, FetchError>>;
     fn if_lost(&self) -> IfLost;
     fn exchanges(&self) -> u32;
+    fn check_credential(&self, credential: &Value, faults: &mut Faults);
     fn keeps_alive(&self) -> bool;
     fn initial(&self, now: SystemTime) -> Option<Token>;
 }
@@ -315,6 +322,10 @@ impl<P: TokenProvider> AnyProvider for P {
 
     fn exchanges(&self) -> u32 {
         TokenProvider::exchanges(self)
+    }
+
+    fn check_credential(&self, credential: &Value, faults: &mut Faults) {
+        TokenProvider::check_credential(self, credential, faults);
     }
 
     fn keeps_alive(&self) -> bool {

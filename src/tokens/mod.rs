@@ -24,8 +24,8 @@ use http::HeaderValue;
 use serde_json::Value;
 
 use crate::challenge::Challenge;
-use crate::clock::Clock;
-use crate::error::{Error, Faults};
+use crate::clock::{Clock, Wall};
+use crate::error::{Class, Error, Faults};
 use crate::event::Observe;
 use crate::lifetime::{Freshness, RefreshPolicy};
 use crate::provider::{AnyProvider, TokenProvider};
@@ -161,8 +161,16 @@ impl Tokens {
     /// Ends a terminal state and a [sign-out](Self::sign_out). The answer of a fetch in the air is
     /// thrown away. The credential is what the provider keeps: for the OAuth grants
     /// `{"refresh_token": "..."}`.
-    pub fn install(&self, credential: Value) {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`] if the provider cannot renew anything with it; then nothing has changed.
+    pub fn install(&self, credential: Value) -> Result<(), Error> {
+        let mut faults = Faults::default();
+        self.engine.provider.check_credential(&credential, &mut faults);
+        faults.into_result()?;
         self.leave(desk::Phase::Open, Some(credential));
+        Ok(())
     }
 
     /// Forgets token and credential. The answer of a fetch in the air is thrown away.
@@ -228,7 +236,11 @@ impl Tokens {
         let desk = self.engine.desk();
         let current = desk.current.as_ref();
         let last_error = desk.schedule.last_error();
-        let terminal = last_error.as_ref().is_some_and(|error| !error.is_transient());
+        let terminal = last_error.as_ref().is_some_and(|error| match error.class() {
+            // Presented again in a minute, unless the provider's policy gives up on it.
+            Some(Class::Ambiguous) => desk.schedule.in_background().is_none(),
+            _ => !error.is_transient(),
+        });
         let state = match desk.phase {
             desk::Phase::SignedOut => State::SignedOut,
             desk::Phase::ShutDown => State::ShutDown,
@@ -243,7 +255,8 @@ impl Tokens {
             state,
             generation: current.map(|current| current.generation),
             expires_at: current.and_then(|current| current.token.expiry_time()),
-            expires_in: current.map(|current| wall.until(current.plan.dies)),
+            // The coarse clock is a little late, and would say more than was issued.
+            expires_in: current.map(|current| Wall::of(self.engine.clock.now()).until(current.plan.dies)),
             fetches: desk.fetches,
             exchanges: desk.exchanges(),
             failures: desk.schedule.failures(),
@@ -380,6 +393,9 @@ impl TokensBuilder {
     ///
     /// [`Error::is_config`]; the message names every wrong field and what would be right.
     pub fn build(mut self) -> Result<Tokens, Error> {
+        if let Some(credential) = &self.credential {
+            self.provider.check_credential(credential, &mut self.faults);
+        }
         self.policy.check(&mut self.faults);
         let initial = match self.credential {
             None => self.provider.initial(self.clock.now()),

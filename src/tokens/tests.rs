@@ -377,7 +377,9 @@ async fn a_terminal_verdict_is_remembered_until_something_is_installed() {
         assert!(tokens.get().await.unwrap_err().is_reauth_required());
     }
     assert_eq!((issuer.fetches(), tokens.status().state), (1, State::Terminal));
-    tokens.install(serde_json::json!({ "refresh_token": "test-new" }));
+    tokens
+        .install(serde_json::json!({ "refresh_token": "test-new" }))
+        .unwrap();
     assert_eq!(tokens.get().await.unwrap().secret(), "test-2");
 }
 
@@ -391,7 +393,7 @@ async fn t29_signing_out_fences_a_fetch_in_the_air() {
     sleep(20 * SECOND).await;
     assert!(tokens.current().is_none());
     assert!(tokens.get().await.unwrap_err().is_signed_out());
-    tokens.install(serde_json::json!({}));
+    tokens.install(serde_json::json!({})).unwrap();
     assert_eq!(tokens.get().await.unwrap().secret(), "test-2");
     assert_eq!(issuer.fetches(), 2);
 }
@@ -401,7 +403,7 @@ async fn installing_in_mid_flight_keeps_one_fetch_in_the_air_and_discards_its_an
     let (tokens, issuer) = tokens_of(|nth| (10 * SECOND, minted(nth, HOUR)), |b| b);
     let waiting = tokio::spawn(tokens.get());
     settle().await;
-    tokens.install(serde_json::json!({}));
+    tokens.install(serde_json::json!({})).unwrap();
     let refresh = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.refresh().await }
@@ -424,7 +426,7 @@ async fn shutdown_waits_for_what_is_in_the_air_and_begins_nothing_more() {
     assert_eq!(waiting.await.unwrap().unwrap().secret(), "test-1");
     sleep(60 * SECOND).await;
     assert!(tokens.get().await.unwrap_err().is_shut_down());
-    tokens.install(serde_json::json!({}));
+    tokens.install(serde_json::json!({})).unwrap();
     assert!(tokens.get().await.unwrap_err().is_shut_down());
     assert_eq!(issuer.fetches(), 1);
 }

@@ -30,7 +30,7 @@ fn renewing(replay: &str) -> Value {
 async fn outcome(replay: &str, answer: Response<String>) -> (Class, usize) {
     let double = Double::new(move |_| answer.clone());
     let tokens = double.tokens(&renewing(replay));
-    tokens.install(json!({ "refresh_token": "test-r1" }));
+    tokens.install(json!({ "refresh_token": "test-r1" })).unwrap();
     let error = tokens.get().await.unwrap_err();
     assert!(!error.to_string().contains("test-"), "{error}");
     (error.class().unwrap(), double.seen().len())
@@ -126,7 +126,7 @@ async fn replay_says_how_often_a_lost_answer_is_asked_for() {
         }
         let double = Double::new(|_| answer(500, ""));
         let tokens = double.tokens(&document);
-        tokens.install(json!({ "refresh_token": "test-r1" }));
+        tokens.install(json!({ "refresh_token": "test-r1" })).unwrap();
         tokens.get().await.unwrap_err();
         assert_eq!(double.seen().len(), asked, "{rotates}");
     }
@@ -137,7 +137,7 @@ async fn replay_says_how_often_a_lost_answer_is_asked_for() {
 async fn a_refresh_token_of_a_malformed_answer_is_used_next() {
     let double = Double::new(|_| answer(200, json!({ "t": "test-1", "r": "test-r3" })));
     let tokens = double.tokens(&renewing("once"));
-    tokens.install(json!({ "refresh_token": "test-r1" }));
+    tokens.install(json!({ "refresh_token": "test-r1" })).unwrap();
     double.fault(Fault::Answer(answer(200, json!({ "t": 7, "r": "test-r2" }))));
     assert!(tokens.get().await.unwrap_err().is_transient());
     tokio::time::sleep(2 * SECOND).await;
@@ -373,7 +373,7 @@ async fn without_an_acquisition_a_dead_token_is_told_at_once() {
     let tokens = double.tokens(&both(json!({ "acquire": null })));
     let error = tokens.get().await.unwrap_err();
     assert_eq!((error.class(), double.seen().len()), (Some(Class::Config), 0));
-    tokens.install(json!({ "access_token": "test-installed" }));
+    tokens.install(json!({ "access_token": "test-installed" })).unwrap();
     let error = tokens.get().await.unwrap_err();
     assert_eq!((error.class(), double.seen().len()), (Some(Class::Terminal), 1));
     assert_eq!(double.seen()[0].uri.path(), "/renew/test-installed");
@@ -430,4 +430,30 @@ fn a_wrong_document_is_named_by_the_path_in_it() {
         );
         assert!(!error.contains("canary"), "{error}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_renews_nothing_is_not_installed_and_changes_nothing() {
+    let double = Double::new(|_| answer(200, json!({ "t": "test-1", "r": "test-r3" })));
+    let tokens = double.tokens(&renewing("once"));
+    tokens.install(json!({ "refresh_token": "test-r1" })).unwrap();
+    let first = tokens.get().await.unwrap();
+    for useless in [
+        json!({}),
+        json!([]),
+        json!("test-r2"),
+        json!({ "refreshToken": "test-r2" }),
+        json!({ "refresh_token": "" }),
+        json!({ "refresh_token": 5 }),
+    ] {
+        let error = tokens.install(useless.clone()).unwrap_err();
+        assert!(error.is_config(), "{useless}");
+        assert!(
+            error.to_string().contains(r#"write {"refresh_token": "..."}"#),
+            "{error}"
+        );
+        assert!(!error.to_string().contains("test-"), "{error}");
+    }
+    assert_eq!(tokens.get().await.unwrap().generation(), first.generation());
+    assert_eq!(double.seen().len(), 1);
 }

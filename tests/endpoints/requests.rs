@@ -204,7 +204,7 @@ async fn what_a_request_needs_is_not_left_out() {
         error.to_string().contains("install one") && double.seen().is_empty(),
         "{error}"
     );
-    tokens.install(json!({ "session": "test-s" }));
+    tokens.install(json!({ "session": "test-s" })).unwrap();
     tokens.get().await.unwrap();
     assert_eq!(double.seen()[0].uri.query(), Some("s=test-s"));
 }

@@ -82,7 +82,7 @@ async fn given_up<V: Vendor>(double: &Double<V>, rig: &Rig, refusal: &str, class
 
 async fn installed<V: Vendor>(double: &Double<V>, rig: &Rig, credential: Value) {
     let before = double.counts();
-    rig.tokens.install(credential);
+    rig.tokens.install(credential).unwrap();
     assert_eq!(rig.burst(50).await, (50, None));
     let counts = double.counts();
     let asked = counts.token_requests() - before.token_requests();

@@ -46,6 +46,11 @@ async fn a_dead_credential_is_told_as_json() {
 
     // A new credential ends it.
     let credential = json!({ "refresh_token": login.issuer.sign_in() }).to_string();
+    for useless in ["{}", r#"{"refresh_token":5}"#, r#"{"refreshToken":"test-canary"}"#] {
+        let (refused, said) = sidecar.admin("POST", "/tokens/user/install", useless).await;
+        assert_eq!(refused, StatusCode::BAD_REQUEST);
+        assert!(said.contains("refresh_token") && !said.contains("canary"), "{said}");
+    }
     let installed = sidecar.admin("POST", "/tokens/user/install", &credential).await;
     assert_eq!(installed, (StatusCode::NO_CONTENT, String::new()));
     assert_eq!(sidecar.get("/user/x").await.0, StatusCode::OK);

@@ -183,6 +183,10 @@ impl TokenProvider for Weboffice {
         })
     }
 
+    fn check_credential(&self, credential: &Value, faults: &mut Faults) {
+        self.endpoint.check_credential(credential, faults);
+    }
+
     fn check(&self, faults: &mut Faults) {
         self.endpoint.check_vendor(&self.url, faults);
         if self.project_name.is_empty() {

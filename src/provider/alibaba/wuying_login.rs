@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
+use serde_json::Value;
 
 use super::errors;
 use crate::classify::BodyCode;
@@ -255,6 +256,10 @@ impl TokenProvider for WuyingLogin {
     fn initial(&self, now: SystemTime) -> Option<Token> {
         let token = self.endpoint.seeded()?.issued_at(now).expires_in(self.lifetime);
         Some(token.renew_by(now + self.lifetime))
+    }
+
+    fn check_credential(&self, credential: &Value, faults: &mut Faults) {
+        self.endpoint.check_credential(credential, faults);
     }
 
     fn check(&self, faults: &mut Faults) {

@@ -102,7 +102,7 @@ use self::errors::Errors;
 use self::reading::Reading;
 use self::request::Call;
 use self::sign::Sign;
-use self::template::{ACCESS_TOKEN, Values};
+use self::template::{ACCESS_TOKEN, REFRESH_TOKEN, Values};
 use super::exchange::{Hidden, IntoTokenClient, TokenClient};
 use super::fallback::{Situation, Way};
 use super::{FetchContext, IfLost, TokenProvider};
@@ -292,18 +292,20 @@ impl Endpoint {
     }
 
     /// What there is to renew with: what was kept or installed, else the seed.
-    fn kept<'a>(&'a self, context: &'a FetchContext) -> Map<String, Value> {
+    fn kept(&self, context: &FetchContext) -> Map<String, Value> {
         match context.credential() {
             None => self.seed.clone(),
-            Some(Value::Object(kept)) => {
-                let mut kept = kept.clone();
-                if let Some(token) = kept.remove(self.token_alias) {
-                    kept.insert(ACCESS_TOKEN.to_owned(), token);
-                }
-                kept
-            }
-            Some(_) => Map::new(),
+            Some(credential) => self.named(credential),
         }
+    }
+
+    /// A credential with its token under the name that placeholders have.
+    fn named(&self, credential: &Value) -> Map<String, Value> {
+        let mut named = credential.as_object().cloned().unwrap_or_default();
+        if let Some(token) = named.remove(self.token_alias) {
+            named.insert(ACCESS_TOKEN.to_owned(), token);
+        }
+        named
     }
 
     /// Sends a request, once more if it was our clock that was wrong.
@@ -404,7 +406,9 @@ impl Endpoint {
 impl TokenProvider for Endpoint {
     async fn fetch(&self, context: FetchContext) -> Result<Token, FetchError> {
         let kept = self.kept(&context);
-        let had_one = context.credential().is_some() || !self.seed.is_empty();
+        let had_one = [ACCESS_TOKEN, REFRESH_TOKEN]
+            .iter()
+            .any(|name| kept.contains_key(*name));
         let possible = |call: &Call| self.is_possible(call, &kept);
         let acquirable = self.acquire.as_ref().filter(|call| possible(call));
         let situation = Situation {
@@ -455,6 +459,34 @@ impl TokenProvider for Endpoint {
 
     fn keeps_alive(&self) -> bool {
         self.renew.is_some() && (self.renew_before_death || self.answer.refresh_expires.is_some())
+    }
+
+    /// It has to renew; or it brings what acquires, such as another authorization code.
+    fn check_credential(&self, credential: &Value, faults: &mut Faults) {
+        let kept = self.named(credential);
+        let brings = |call: &Call| call.needs.iter().any(|name| kept.contains_key(name));
+        let renews = self.renew.as_ref().is_some_and(|call| self.is_possible(call, &kept));
+        let acquires = |call: &Call| (self.renew.is_none() || brings(call)) && self.is_possible(call, &kept);
+        if credential.is_object() && (renews || self.acquire.as_ref().is_some_and(acquires)) {
+            return;
+        }
+        let needed = self.renew.as_ref().or(self.acquire.as_ref()).map(Call::needed);
+        let named = |name: &str| {
+            if name == ACCESS_TOKEN {
+                self.token_alias.to_owned()
+            } else {
+                name.to_owned()
+            }
+        };
+        let fields: Vec<_> = needed
+            .unwrap_or_default()
+            .into_iter()
+            .map(|name| format!("\"{}\": \"...\"", named(name)))
+            .collect();
+        faults.add(
+            "credential",
+            format!("holds nothing to renew with; write {{{}}}", fields.join(", ")),
+        );
     }
 
     fn check(&self, faults: &mut Faults) {

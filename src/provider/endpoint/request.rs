@@ -131,10 +131,16 @@ impl Call {
 
     /// Whether every value without which it cannot be made is there.
     pub(super) fn is_possible(&self, values: &Values<'_>) -> bool {
+        self.needed().into_iter().all(|name| values.get(name).is_some())
+    }
+
+    /// The values without which it cannot be made.
+    pub(super) fn needed(&self) -> Vec<&str> {
         let always = self.names().filter(|name| ALWAYS_NEEDED.contains(name));
-        always
-            .chain(self.needs.iter().map(String::as_str))
-            .all(|name| values.get(name).is_some())
+        let mut needed: Vec<_> = always.chain(self.needs.iter().map(String::as_str)).collect();
+        needed.sort_unstable();
+        needed.dedup();
+        needed
     }
 
     fn body(&self, values: &Values<'_>) -> Result<(Bytes, Option<&'static str>), FetchError> {

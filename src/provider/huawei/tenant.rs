@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 use super::errors;
 use crate::error::{Faults, FetchError};
 use crate::provider::endpoint::{Endpoint, vendor_methods};
@@ -75,6 +77,10 @@ impl TokenProvider for Tenant {
 
     fn if_lost(&self) -> IfLost {
         TokenProvider::if_lost(&self.endpoint)
+    }
+
+    fn check_credential(&self, credential: &Value, faults: &mut Faults) {
+        self.endpoint.check_credential(credential, faults);
     }
 
     fn check(&self, faults: &mut Faults) {

@@ -172,12 +172,15 @@ impl TokenEndpoint {
         }
         match (self.client_auth, &self.client_secret) {
             (Some(ClientAuth::Basic | ClientAuth::Post), None) => {
-                faults.add("client_auth", "Basic and Post send a client_secret, and none is given");
+                faults.add(
+                    "client_secret",
+                    "is missing; client_auth Basic and Post send one, and a public client has None",
+                );
             }
             (Some(ClientAuth::None), Some(_)) => {
                 faults.add(
                     "client_auth",
-                    "None sends no client_secret, but one is given; leave one of them out",
+                    "None sends no client_secret, but there is one; leave one of them out",
                 );
             }
             _ => {}
@@ -574,8 +577,8 @@ pub(super) mod tests {
                 grant().client_secret("test-secret\n"),
                 "client_secret: it holds a control",
             ),
-            (grant().client_auth(ClientAuth::Basic), "client_auth: Basic and Post"),
-            (grant().client_auth(ClientAuth::Post), "client_auth: Basic and Post"),
+            (grant().client_auth(ClientAuth::Basic), "client_secret: is missing"),
+            (grant().client_auth(ClientAuth::Post), "client_secret: is missing"),
             (secret().client_auth(ClientAuth::None), "client_auth: None sends no"),
             (grant().scope("a\"b"), "scope: "),
             (grant().resource("api"), "resource: "),

@@ -139,6 +139,16 @@ impl TokenProvider for RefreshTokenGrant {
         self.if_lost
     }
 
+    fn check_credential(&self, credential: &Value, faults: &mut Faults) {
+        let token = credential.get("refresh_token").and_then(Value::as_str);
+        if !token.is_some_and(|token| !token.is_empty() && is_sendable(token)) {
+            faults.add(
+                "credential",
+                r#"holds no refresh token; write {"refresh_token": "..."}"#,
+            );
+        }
+    }
+
     fn check(&self, faults: &mut Faults) {
         self.endpoint.check(faults);
         let Some(seed) = &self.seed else {
@@ -149,13 +159,18 @@ impl TokenProvider for RefreshTokenGrant {
                 "refresh_token",
                 "it is empty; leave the call out if one is installed later",
             );
-        } else if !seed.expose().bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        } else if !is_sendable(seed.expose()) {
             faults.add(
                 "refresh_token",
                 "it holds a byte that is not printable ASCII, such as a newline; trim it",
             );
         }
     }
+}
+
+/// Printable ASCII. Source: RFC 6749 A.17.
+fn is_sendable(token: &str) -> bool {
+    token.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
 impl fmt::Debug for RefreshTokenGrant {

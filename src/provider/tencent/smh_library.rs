@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
+use serde_json::Value;
 
 use crate::classify::BodyCode;
 use crate::error::{Faults, FetchError};
@@ -205,6 +206,10 @@ impl TokenProvider for SmhLibrary {
                 .expires_in(life)
                 .renew_by(now + life),
         )
+    }
+
+    fn check_credential(&self, credential: &Value, faults: &mut Faults) {
+        self.endpoint.check_credential(credential, faults);
     }
 
     fn check(&self, faults: &mut Faults) {

@@ -94,7 +94,7 @@ async fn a_credential_installed_while_a_flight_waits_is_presented_once() {
     accepted(&tokens, &second);
     tokens.invalidate(&second); // its flight waits for the floor
     settle().await;
-    tokens.install(json!({ "rt": "B" }));
+    tokens.install(json!({ "rt": "B" })).unwrap();
     let _ = tokens.get().await;
     let rts = rts(&seen);
     assert!(rts.iter().filter(|rt| *rt == "B").count() == 1, "{rts:?}");
@@ -112,7 +112,7 @@ async fn a_credential_installed_between_two_presentations_is_presented_once() {
     );
     let waiting = tokio::spawn(tokens.get());
     settle().await;
-    tokens.install(json!({ "rt": "B" }));
+    tokens.install(json!({ "rt": "B" })).unwrap();
     let _ = waiting.await.unwrap();
     let rts = rts(&seen);
     assert!(rts.iter().filter(|rt| *rt == "B").count() == 1, "{rts:?}");

@@ -159,6 +159,6 @@ async fn a_configured_token_is_not_put_back_in_place_after_a_sign_out() {
     let tokens = builder.build().unwrap();
     tokens.sign_out();
     assert!(tokens.get().await.unwrap_err().is_signed_out());
-    tokens.install(json!({ "rt": "test-other" }));
+    tokens.install(json!({ "rt": "test-other" })).unwrap();
     assert_eq!(tokens.get().await.unwrap().secret(), "test-1");
 }

@@ -209,10 +209,10 @@ async fn an_installed_credential_is_used_at_once() {
         kept,
     );
     sleep(MINUTE).await;
-    tokens.install(json!({ "rt": "test-new" }));
+    tokens.install(json!({ "rt": "test-new" })).unwrap();
     sleep(2 * SECOND).await;
     assert_eq!((issuer.fetches(), tokens.status().state), (2, State::Fresh));
-    tokens.install(json!({ "rt": "test-newer" }));
+    tokens.install(json!({ "rt": "test-newer" })).unwrap();
     sleep(2 * SECOND).await;
     assert_eq!((issuer.fetches(), tokens.status().state), (3, State::Fresh));
 }
@@ -236,7 +236,7 @@ async fn signed_out_nothing_is_fetched_until_something_is_installed() {
     tokens.sign_out();
     sleep(24 * HOUR).await;
     assert_eq!(issuer.fetches(), 1);
-    tokens.install(json!({ "rt": "test-new" }));
+    tokens.install(json!({ "rt": "test-new" })).unwrap();
     sleep(2 * SECOND).await;
     assert_eq!((issuer.fetches(), tokens.status().state), (2, State::Fresh));
 }
