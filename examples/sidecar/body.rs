@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -23,6 +23,8 @@ pub(crate) struct Body {
     inner: UnsyncBoxBody<Bytes, BoxError>,
     // The request that this is the answer to runs until the answer was handed on to its end.
     running: Option<Running>,
+    // The error that it ends with, held back for one turn.
+    broken: Option<BoxError>,
 }
 
 impl Body {
@@ -34,6 +36,7 @@ impl Body {
         Self {
             inner: body.map_err(Into::into).boxed_unsync(),
             running: None,
+            broken: None,
         }
     }
 
@@ -71,11 +74,23 @@ impl hyper::body::Body for Body {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Err(error)) => {
+                // An error drops what hyper has not sent yet: the head, and what came before the body broke off.
+                // In the turn that passes it is sent.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.broken.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -289,3 +289,33 @@ async fn an_answer_that_breaks_off_breaks_off_here_too() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_refusal_that_breaks_off_reaches_the_caller_as_far_as_it_came() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            let answer = "HTTP/1.1 403 Forbidden\r\ncontent-length: 100\r\n\r\n{\"code\":\"X\",";
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let login = Login::new().await;
+    let mut app = login.app();
+    app["refuse"] = json!({ "status": [403], "code": "/code", "in": ["Dead"] });
+    let sidecar = Sidecar::start(&json!({
+        "tokens": { "app": app },
+        "routes": [{ "prefix": "/", "upstream": format!("http://{upstream}"), "token": "app" }],
+    }));
+    let answer = sidecar
+        .raw("GET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 403 ") && answer.ends_with(r#"{"code":"X","#),
+        "{answer:?}"
+    );
+}
