@@ -39,7 +39,6 @@ pub fn read<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
 }
 
 /// Reads a part of a document whose type shows only when it is read, and keeps the path of an error in it.
-#[cfg(feature = "config")]
 pub(crate) fn within<T: DeserializeOwned, E: de::Error>(part: Value) -> Result<T, E> {
     let part = Owned(part);
     serde_path_to_error::deserialize(Json(&part.0)).map_err(|error| {

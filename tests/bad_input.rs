@@ -14,8 +14,8 @@ use tower::{Layer, ServiceExt};
 use tower_token::oauth2::{ClientAuth, ClientCredentialsGrant, RefreshTokenGrant};
 use tower_token::testkit::{Api, Fault, Issuer};
 use tower_token::{
-    Authorization, Class, Cookie, Error, Fixed, Header, IfLost, Inject, Origins, Query, RefreshPolicy, Token,
-    TokenLayer, TokenProvider, Tokens, provider_fn,
+    Authorization, Cookie, Error, Fixed, Header, IfLost, Inject, Origins, Query, RefreshPolicy, Token, TokenLayer,
+    TokenProvider, Tokens, provider_fn,
 };
 
 fn says(error: &Error, words: &[&str]) {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::errors;
 use crate::error::{Faults, FetchError};
-use crate::provider::endpoint::{AccessKey, Endpoint, Signer, vendor_methods};
+use crate::provider::endpoint::{AccessKey, Endpoint, Signer, as_endpoint, vendor_methods};
 use crate::provider::{FetchContext, IfLost, TokenProvider};
 use crate::token::{Secret, Token};
 
@@ -159,21 +159,7 @@ impl Weboffice {
 }
 
 impl TokenProvider for Weboffice {
-    async fn fetch(&self, context: FetchContext) -> Result<Token, FetchError> {
-        self.endpoint.fetch(context).await
-    }
-
-    fn if_lost(&self) -> IfLost {
-        TokenProvider::if_lost(&self.endpoint)
-    }
-
-    fn exchanges(&self) -> u32 {
-        self.endpoint.exchanges()
-    }
-
-    fn keeps_alive(&self) -> bool {
-        true
-    }
+    as_endpoint!();
 
     fn initial(&self, now: SystemTime) -> Option<Token> {
         let token = self.endpoint.seeded()?.issued_at(now).renew_by(now + REFRESH_LIFE);
@@ -181,10 +167,6 @@ impl TokenProvider for Weboffice {
             Some(at) => token.expires_at(at),
             None => token.expires_in(LIFE),
         })
-    }
-
-    fn check_credential(&self, credential: &Value, faults: &mut Faults) {
-        self.endpoint.check_credential(credential, faults);
     }
 
     fn check(&self, faults: &mut Faults) {

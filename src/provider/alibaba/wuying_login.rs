@@ -4,13 +4,12 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use serde_json::Value;
 
 use super::errors;
 use crate::classify::BodyCode;
 use crate::error::{Class, Faults, FetchError};
 use crate::inject::Query;
-use crate::provider::endpoint::{AccessKey, Endpoint, Signer, vendor_methods};
+use crate::provider::endpoint::{AccessKey, Endpoint, Signer, as_endpoint, vendor_methods};
 use crate::provider::{FetchContext, IfLost, TokenProvider};
 use crate::token::{Secret, Token};
 
@@ -237,29 +236,11 @@ impl WuyingLogin {
 }
 
 impl TokenProvider for WuyingLogin {
-    async fn fetch(&self, context: FetchContext) -> Result<Token, FetchError> {
-        self.endpoint.fetch(context).await
-    }
-
-    fn if_lost(&self) -> IfLost {
-        TokenProvider::if_lost(&self.endpoint)
-    }
-
-    fn exchanges(&self) -> u32 {
-        self.endpoint.exchanges()
-    }
-
-    fn keeps_alive(&self) -> bool {
-        true
-    }
+    as_endpoint!();
 
     fn initial(&self, now: SystemTime) -> Option<Token> {
         let token = self.endpoint.seeded()?.issued_at(now).expires_in(self.lifetime);
         Some(token.renew_by(now + self.lifetime))
-    }
-
-    fn check_credential(&self, credential: &Value, faults: &mut Faults) {
-        self.endpoint.check_credential(credential, faults);
     }
 
     fn check(&self, faults: &mut Faults) {

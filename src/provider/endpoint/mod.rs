@@ -120,7 +120,7 @@ pub(crate) use self::answer::rfc3339;
 pub use self::sign::Keys;
 pub(super) use self::sign::Signer;
 #[cfg(any(feature = "alibaba", feature = "tencent", feature = "huawei"))]
-pub(super) use self::vendor::vendor_methods;
+pub(super) use self::vendor::{as_endpoint, vendor_methods};
 
 /// A token endpoint as a document describes it. See [`Endpoint`].
 #[derive(Clone, Debug, Deserialize)]

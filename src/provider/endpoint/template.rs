@@ -66,6 +66,7 @@ impl Template {
     }
 
     /// This placeholder and nothing else.
+    #[cfg(any(feature = "alibaba", feature = "tencent", feature = "huawei"))]
     pub(super) fn value(name: String) -> Self {
         Self {
             pieces: vec![Piece::Value(name)],

@@ -37,6 +37,32 @@ macro_rules! vendor_methods {
 }
 pub(in crate::provider) use vendor_methods;
 
+/// What every strategy leaves to its field `endpoint`: all of a provider but its own token and its own faults.
+macro_rules! as_endpoint {
+    () => {
+        async fn fetch(&self, context: FetchContext) -> Result<Token, FetchError> {
+            self.endpoint.fetch(context).await
+        }
+
+        fn if_lost(&self) -> IfLost {
+            TokenProvider::if_lost(&self.endpoint)
+        }
+
+        fn exchanges(&self) -> u32 {
+            self.endpoint.exchanges()
+        }
+
+        fn keeps_alive(&self) -> bool {
+            self.endpoint.keeps_alive()
+        }
+
+        fn check_credential(&self, credential: &serde_json::Value, faults: &mut Faults) {
+            self.endpoint.check_credential(credential, faults);
+        }
+    };
+}
+pub(in crate::provider) use as_endpoint;
+
 #[cfg_attr(not(feature = "config"), allow(dead_code, reason = "each vendor needs a part of it"))]
 impl Endpoint {
     /// A document that ships with this crate, for the API at `base`.

@@ -2,11 +2,9 @@
 
 use std::fmt;
 
-use serde_json::Value;
-
 use super::errors;
 use crate::error::{Faults, FetchError};
-use crate::provider::endpoint::{Endpoint, vendor_methods};
+use crate::provider::endpoint::{Endpoint, as_endpoint, vendor_methods};
 use crate::provider::{FetchContext, IfLost, TokenProvider};
 use crate::token::Token;
 
@@ -118,21 +116,7 @@ impl OneAccess {
 }
 
 impl TokenProvider for OneAccess {
-    async fn fetch(&self, context: FetchContext) -> Result<Token, FetchError> {
-        self.endpoint.fetch(context).await
-    }
-
-    fn if_lost(&self) -> IfLost {
-        TokenProvider::if_lost(&self.endpoint)
-    }
-
-    fn exchanges(&self) -> u32 {
-        self.endpoint.exchanges()
-    }
-
-    fn check_credential(&self, credential: &Value, faults: &mut Faults) {
-        self.endpoint.check_credential(credential, faults);
-    }
+    as_endpoint!();
 
     fn check(&self, faults: &mut Faults) {
         self.endpoint.check_vendor(&self.url, faults);

@@ -4,12 +4,11 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use serde_json::Value;
 
 use crate::classify::BodyCode;
 use crate::error::{Faults, FetchError};
 use crate::inject::Query;
-use crate::provider::endpoint::{Endpoint, vendor_methods};
+use crate::provider::endpoint::{Endpoint, as_endpoint, vendor_methods};
 use crate::provider::{FetchContext, IfLost, TokenProvider};
 use crate::token::Token;
 
@@ -181,21 +180,7 @@ fn joined<T: Into<String>>(items: impl IntoIterator<Item = T>) -> String {
 }
 
 impl TokenProvider for SmhLibrary {
-    async fn fetch(&self, context: FetchContext) -> Result<Token, FetchError> {
-        self.endpoint.fetch(context).await
-    }
-
-    fn if_lost(&self) -> IfLost {
-        TokenProvider::if_lost(&self.endpoint)
-    }
-
-    fn exchanges(&self) -> u32 {
-        self.endpoint.exchanges()
-    }
-
-    fn keeps_alive(&self) -> bool {
-        true
-    }
+    as_endpoint!();
 
     fn initial(&self, now: SystemTime) -> Option<Token> {
         let life = self.period.unwrap_or(PERIOD);
@@ -206,10 +191,6 @@ impl TokenProvider for SmhLibrary {
                 .expires_in(life)
                 .renew_by(now + life),
         )
-    }
-
-    fn check_credential(&self, credential: &Value, faults: &mut Faults) {
-        self.endpoint.check_credential(credential, faults);
     }
 
     fn check(&self, faults: &mut Faults) {
