@@ -111,8 +111,9 @@ use crate::setup::Checked;
 /// What is left of the promised second when the program begins to leave.
 const LEAVE: Duration = Duration::from_millis(700);
 
-/// How long the connections of the admin port have for their last bytes.
-const FLUSH: Duration = Duration::from_millis(300);
+/// How long connections have for their last bytes, once nothing runs any more: callers who read slowly, and
+/// readers of events, who may have stopped reading.
+const FLUSH: [Duration; 2] = [Duration::from_secs(5), Duration::from_millis(300)];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().skip(1).collect();
@@ -247,8 +248,12 @@ impl Sidecar {
         // Nobody sends anything: what is waited for is that all senders are gone.
         let _ = self.running.recv().await;
         self.closing.send_replace(true);
-        // What a caller has still to read is flushed. A reader of events that stalls is not waited for.
-        let _ = tokio::join!(self.open.recv(), timeout(FLUSH, self.admin_open.recv()));
+        // What a caller has still to read is flushed. A peer that neither reads nor answers holds nobody up for long.
+        let [callers, readers] = FLUSH;
+        let _ = tokio::join!(
+            timeout(callers, self.open.recv()),
+            timeout(readers, self.admin_open.recv())
+        );
     }
 }
 
