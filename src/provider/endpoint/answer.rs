@@ -86,7 +86,6 @@ pub(super) enum Death {
 }
 
 /// What an answer holds.
-#[derive(Debug)]
 pub(super) struct Issued {
     pub(super) token: String,
     pub(super) dies: Option<Death>,
