@@ -68,6 +68,8 @@
 //! | another 4xx in JSON or without a body | terminal |
 //! | another 4xx that is neither, such as a gateway's HTML | transient |
 //!
+//! A server that fails (5xx) gives no verdict: of its codes, those of `throttled`, `ambiguous` and `clock` count.
+//!
 //! # Renewing
 //!
 //! With `"renew_before_death": true` a token is renewed alive or not at all: it is kept alive without
