@@ -305,6 +305,8 @@ pub struct FetchError {
     message: Cow<'static, str>,
     code: Option<Arc<str>>,
     lost: bool,
+    /// What came before it was the issuer's verdict on what was presented.
+    after_verdict: bool,
     credential: Option<Arc<Secret<Value>>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -317,6 +319,7 @@ impl FetchError {
             message: message.into(),
             code: None,
             lost: false,
+            after_verdict: false,
             credential: None,
             source: None,
         }
@@ -396,6 +399,18 @@ impl FetchError {
     /// Whether the answer was lost after the request may have arrived.
     pub fn is_lost(&self) -> bool {
         self.lost || self.class == Class::Ambiguous
+    }
+
+    /// What was presented is dead by the issuer's own word; this is why there is no other.
+    #[cfg(feature = "endpoint")]
+    pub(crate) fn after_verdict(mut self) -> Self {
+        self.after_verdict = true;
+        self
+    }
+
+    /// Whether it leaves open what became of a credential that was presented before.
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.credential.is_none() && !self.after_verdict
     }
 
     pub(crate) fn brought_credential(&self) -> Option<&Value> {

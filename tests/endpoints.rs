@@ -11,6 +11,8 @@ mod double;
 mod github;
 #[path = "endpoints/requests.rs"]
 mod requests;
+#[path = "endpoints/review.rs"]
+mod review;
 #[path = "endpoints/vault.rs"]
 mod vault;
 #[path = "endpoints/wechat_feishu.rs"]

@@ -24,7 +24,7 @@ impl Budget {
         taken.map(drop).map_err(|spent| {
             // Nothing was sent, so nothing is lost.
             FetchError::transient(if spent & CLOSED != 0 {
-                "shut down: no further exchange is begun"
+                "shut down, signed out, or another credential installed: no further exchange is begun"
             } else {
                 "three exchanges were made for this fetch already"
             })

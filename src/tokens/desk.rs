@@ -511,6 +511,10 @@ impl Desk {
         self.breaker = Breaker::default();
         self.credential = credential.map(|credential| Arc::new(Secret::new(credential)));
         let aloft = self.air.as_ref().map(|air| air.flight.clone());
+        if let Some(flight) = &aloft {
+            // What it would still send is for nothing, and may end what was just installed.
+            flight.budget.close();
+        }
         aloft.into_iter().chain(self.next.take()).collect()
     }
 

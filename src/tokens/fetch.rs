@@ -70,12 +70,17 @@ impl Pilot {
         engine.tell(&Event::FetchBegan { cause: flight.cause });
         let fetched = self.fetch(lost_before).await.and_then(|(token, asked)| {
             // Whatever becomes of the token, the credential that came with it has replaced the old one.
+            let brought = token.renewal_credential().cloned();
             let mut desk = engine.desk();
-            if let Some(credential) = token.renewal_credential().filter(|_| desk.counts(flight)) {
-                desk.adopt(credential.clone());
+            if let Some(credential) = brought.clone().filter(|_| desk.counts(flight)) {
+                desk.adopt(credential);
             }
             drop(desk);
-            engine.vet(token, asked)
+            engine.vet(token, asked).map_err(|error| match brought {
+                // Nothing is ambiguous any more about a credential that was replaced.
+                Some(credential) => error.new_credential(credential),
+                None => error,
+            })
         });
         let took = sent.mono.elapsed();
         match fetched {
@@ -117,7 +122,7 @@ impl Pilot {
         let asked_again = engine.now();
         match self.exchange().await.map(|token| (token, asked_again)) {
             // The first presentation stays lost, whatever kept the second one from the issuer.
-            Err(error) if error.brought_credential().is_none() && is_no_verdict(error.class()) => Err(error.lost()),
+            Err(error) if error.says_nothing() && is_no_verdict(error.class()) => Err(error.lost()),
             second => second,
         }
     }

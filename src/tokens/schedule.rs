@@ -89,7 +89,7 @@ impl Schedule {
     pub(super) fn failed(&mut self, error: FetchError, if_lost: IfLost, now: Instant) -> FetchError {
         if error.is_lost() && if_lost != IfLost::Idempotent {
             self.lost = self.lost.saturating_add(1);
-        } else if is_verdict(error.class()) || error.brought_credential().is_some() {
+        } else if is_verdict(error.class()) || !error.says_nothing() {
             self.lost = 0;
         }
         let error = self.judged(error, if_lost);

@@ -140,3 +140,15 @@ async fn a_fetch_that_hangs_ends_with_its_timeout() {
     assert!(matches!(answer.status().as_u16(), 502 | 503));
     assert_eq!(login.requests(), 1);
 }
+
+/// `Instant::now() + fetch_timeout` overflows.
+#[tokio::test]
+async fn an_endless_fetch_timeout_does_not_end_in_a_panic() {
+    let login = Login::new().await;
+    let mut app = login.app();
+    app["policy"] = json!({ "fetch_timeout": "2562047788015215h" });
+    let mut sidecar = Sidecar::start(&json!({ "tokens": { "app": app } }));
+    sidecar.signal("-TERM");
+    let (status, _) = sidecar.ended().await;
+    assert!(status.success(), "{status}: {}", sidecar.said());
+}
