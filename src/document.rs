@@ -120,8 +120,9 @@ fn advice(message: &str) -> (Option<&str>, String) {
         let known = rest.strip_prefix(", expected ").unwrap_or("nothing");
         return (Some(field), format!("is unknown; known here: {}", plain(known)));
     }
-    if let Some((_, rest)) = quoted("unknown variant `") {
-        let known = rest.strip_prefix(", expected ").unwrap_or("nothing");
+    if let Some(rest) = message.strip_prefix("unknown variant `") {
+        // The variant may itself hold anything.
+        let known = rest.rsplit_once("`, expected ").map_or("nothing", |(_, known)| known);
         return (
             None,
             format!(
@@ -167,6 +168,8 @@ fn advice(message: &str) -> (Option<&str>, String) {
 fn plain(words: &str) -> String {
     words.trim_start_matches("one of ").replace('`', "")
 }
+
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Between the path and the advice of an error that happened further inside.
 const MARK: char = '\u{1f}';
@@ -329,7 +332,7 @@ impl<'de> Deserialize<'de> for Source {
     }
 }
 
-/// A duration in a document: `"250ms"`, `"2s"`, `"15m"`, `"24h"`, `"1h 30m"`.
+/// A duration in a document: `"250ms"`, `"2s"`, `"15m"`, `"24h"`, `"1h 30m"`. More than a year counts as a year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
@@ -340,7 +343,8 @@ impl<'de> Deserialize<'de> for Span {
             return Err(wrong());
         };
         let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-        Duration::try_from(span).map(Self).map_err(|_| wrong())
+        let span = Duration::try_from(span).map_err(|_| wrong())?;
+        Ok(Self(span.min(A_YEAR)))
     }
 }
 

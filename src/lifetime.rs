@@ -98,9 +98,11 @@ impl RefreshPolicy {
     }
 
     /// How long one exchange with the issuer may take. Default: 30 s. A flight makes at most three.
+    ///
+    /// More than a year counts as a year.
     #[must_use]
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
-        self.fetch_timeout = timeout;
+        self.fetch_timeout = timeout.min(A_YEAR);
         self
     }
 

@@ -296,13 +296,20 @@ impl Written {
         })?;
         for status in statuses {
             let added = match refusal.codes.take() {
-                None => BodyCode::new(status, pointer, codes.clone()),
+                // Challenges are the rule `bearer`, which may not be there.
+                None => BodyCode::new(status, pointer, codes.clone()).map(|codes| codes.otherwise(no_challenge())),
                 Some(others) => others.or(status, pointer, codes.clone()),
             };
             refusal.codes = Some(added.map_err(|_| fault("code", "is no JSON pointer; write it as in /code"))?);
         }
         Ok(())
     }
+}
+
+/// Nothing that a challenge says, or that none is there, is a refusal.
+fn no_challenge() -> Unauthorized {
+    // No server can name such a scheme (RFC 9110 §5.6.2).
+    Unauthorized::new().scheme("").bare(false)
 }
 
 /// A code as [`BodyCode`] compares it.
@@ -354,19 +361,19 @@ impl<B: Body> Classify<B> for Refusal {
     type Inspecting = Inspecting<B>;
 
     fn head(&self, head: &response::Parts) -> Verdict {
-        if let Some(grpc) = self.grpc(head) {
-            return Classify::<B>::head(grpc, head);
-        }
+        // Whatever refuses by its head alone, then whatever has to look further.
         if self.statuses.contains(&head.status) {
             return Verdict::Refuse(crate::challenge::Challenge::none());
         }
-        // A 401 whose body is looked into is refused without a challenge only if its code says so.
-        let inspected = self.codes.as_ref().map(|codes| Classify::<B>::head(codes, head));
-        if let Some(inspect @ Verdict::Inspect(_)) = inspected {
-            return inspect;
+        let by_bearer = self.bearer.as_ref().map(|bearer| Classify::<B>::head(bearer, head));
+        if let Some(refuse @ Verdict::Refuse(_)) = by_bearer {
+            return refuse;
         }
-        match &self.bearer {
-            Some(bearer) => Classify::<B>::head(bearer, head),
+        if let Some(grpc) = self.grpc(head) {
+            return Classify::<B>::head(grpc, head);
+        }
+        match &self.codes {
+            Some(codes) => Classify::<B>::head(codes, head),
             None => Verdict::Accept,
         }
     }

@@ -206,7 +206,7 @@ fields! {
         /// As the API has it.
         client_id: Option<String>,
         /// As the API has it.
-        session_id: Option<String>,
+        session_id: Option<Source>,
         /// What may be done when an answer was lost. Default: `idempotent`.
         replay: Option<IfLost>,
     }
@@ -228,10 +228,11 @@ impl Smh {
         if let Some(id) = &self.user_id {
             library = library.user_id(id.as_str());
         }
-        for (name, value) in [("client_id", &self.client_id), ("session_id", &self.session_id)] {
-            if let Some(value) = value {
-                library = library.parameter(name, value.as_str());
-            }
+        if let Some(id) = &self.client_id {
+            library = library.parameter("client_id", id.as_str());
+        }
+        if let Some(id) = reader.secret("session_id", &self.session_id) {
+            library = library.parameter("session_id", id);
         }
         if let Some(replay) = self.replay {
             library = library.if_lost(replay);
