@@ -3,6 +3,8 @@
 #![cfg(all(feature = "config", feature = "client", feature = "testkit"))]
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+#[path = "endpoints/accidents.rs"]
+mod accidents;
 #[path = "endpoints/answers.rs"]
 mod answers;
 #[path = "endpoints/double.rs"]
@@ -11,8 +13,6 @@ mod double;
 mod github;
 #[path = "endpoints/requests.rs"]
 mod requests;
-#[path = "endpoints/review.rs"]
-mod review;
 #[path = "endpoints/vault.rs"]
 mod vault;
 #[path = "endpoints/wechat_feishu.rs"]

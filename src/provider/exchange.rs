@@ -162,7 +162,9 @@ impl Hidden {
             return;
         }
         let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-        self.needles.extend([start(secret.into()), start(form)]);
+        // A URL may have it in either of two encodings.
+        let in_url = crate::percent::encoded(secret);
+        self.needles.extend([start(secret.into()), start(form), start(in_url)]);
         self.add_base64(secret);
     }
 

@@ -1,5 +1,4 @@
-//! Defects found in review: each of these fails.
-#![allow(unused_imports, reason = "the tests come one at a time")]
+//! What went wrong once: each test carries its accident in its name.
 
 use serde_json::json;
 use tower_token::{Class, TokenClient, Tokens, alibaba, huawei, tencent};
@@ -19,12 +18,17 @@ async fn a_restart_takes_the_credential_that_a_token_came_with() {
         });
         tower_token::Endpoint::from_json(&document.to_string())
             .unwrap()
-            .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(double.service()))
+            .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(
+                double.service(),
+            ))
     };
     let tokens = Tokens::builder(endpoint()).clock(double.clock.clone()).build().unwrap();
     let token = tokens.get().await.unwrap();
     let kept = token.renewal_credential().unwrap().clone();
-    let again = Tokens::builder(endpoint()).clock(double.clock.clone()).credential(kept).build();
+    let again = Tokens::builder(endpoint())
+        .clock(double.clock.clone())
+        .credential(kept)
+        .build();
     assert!(again.is_ok(), "{}", again.err().unwrap());
 }
 
@@ -36,12 +40,17 @@ async fn a_restart_takes_the_credential_of_a_token_without_refresh_token() {
         huawei::OneAccess::new("https://acme.example.com", "c")
             .client_secret("test-secret")
             .code("test-code")
-            .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(double.service()))
+            .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(
+                double.service(),
+            ))
     };
     let tokens = Tokens::builder(grant()).clock(double.clock.clone()).build().unwrap();
     let token = tokens.get().await.unwrap();
     let kept = token.renewal_credential().unwrap().clone();
-    let again = Tokens::builder(grant()).clock(double.clock.clone()).credential(kept).build();
+    let again = Tokens::builder(grant())
+        .clock(double.clock.clone())
+        .credential(kept)
+        .build();
     assert!(again.is_ok(), "{}", again.err().unwrap());
 }
 
@@ -55,7 +64,9 @@ async fn a_self_renewing_token_is_not_lost_with_a_malformed_answer() {
     });
     let library = tencent::SmhLibrary::new("https://smh0.api.tencentsmh.cn", "l")
         .access_token("test-old")
-        .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(double.service()));
+        .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(
+            double.service(),
+        ));
     let tokens = Tokens::builder(library).clock(double.clock.clone()).build().unwrap();
     let _ = tokens.refresh().await;
     let _ = tokens.refresh().await;
@@ -81,7 +92,12 @@ async fn a_verdict_on_the_second_presentation_ends_the_ambiguity() {
     let error = tokens.get().await.unwrap_err();
     assert_eq!((double.count("/renew"), double.count("/acquire")), (2, 1));
     assert!(!error.is_reauth_required(), "{error}");
-    assert_eq!(error.class(), Some(Class::Throttled { retry_after: Some(7 * SECOND) }));
+    assert_eq!(
+        error.class(),
+        Some(Class::Throttled {
+            retry_after: Some(7 * SECOND)
+        })
+    );
 }
 
 /// VENDORS 3.2: more is needed where `LoginToken` is empty and `NextStage` is not.
@@ -90,7 +106,9 @@ async fn a_login_token_beside_a_next_stage_is_a_token() {
     let double = Double::new(|_| answer(200, json!({ "LoginToken": "test-new", "NextStage": "KeepAliveVerify" })));
     let login = alibaba::WuyingLogin::new("cn-hangzhou", "c", "alice")
         .login_token("test-old")
-        .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(double.service()));
+        .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(
+            double.service(),
+        ));
     let tokens = Tokens::builder(login).clock(double.clock.clone()).build().unwrap();
     let token = tokens.refresh().await;
     assert_eq!(token.unwrap().secret(), "test-new");
@@ -100,11 +118,13 @@ async fn a_login_token_beside_a_next_stage_is_a_token() {
 #[tokio::test(start_paused = true)]
 async fn a_clients_error_does_not_quote_a_secret_as_the_url_has_it() {
     for secret in ["ab*defghijkl", "ab defghijkl", "~b+defghijkl"] {
-        let service = tower::service_fn(|request: http::Request<http_body_util::Full<bytes::Bytes>>| async move {
-            Err::<http::Response<http_body_util::Full<bytes::Bytes>>, tower::BoxError>(
-                format!("error sending request for url ({})", request.uri()).into(),
-            )
-        });
+        let service = tower::service_fn(
+            |request: http::Request<http_body_util::Full<bytes::Bytes>>| async move {
+                Err::<http::Response<http_body_util::Full<bytes::Bytes>>, tower::BoxError>(
+                    format!("error sending request for url ({})", request.uri()).into(),
+                )
+            },
+        );
         let document = json!({
             "acquire": { "url": "https://api.example.com/t", "query": { "s": "{secret}" } },
             "vars": { "secret": secret },
@@ -129,7 +149,9 @@ fn a_configured_token_with_an_endless_life_is_no_panic() {
     ] {
         let config: tower_token::config::TokenConfig =
             tower_token::config::read(&json!({ "provider": provider }).to_string()).unwrap();
-        let built = config.builder("", std::path::Path::new("")).and_then(|builder| builder.build());
+        let built = config
+            .builder("", std::path::Path::new(""))
+            .and_then(|builder| builder.build());
         let _ = built;
     }
 }
@@ -147,7 +169,9 @@ fn a_status_is_a_refusal_beside_the_rule_for_grpc() {
     )
     .unwrap();
     let refusal = config.refusal("").unwrap();
-    let head = http::Response::builder().status(403).header("content-type", "application/grpc");
+    let head = http::Response::builder()
+        .status(403)
+        .header("content-type", "application/grpc");
     let (head, ()) = head.body(()).unwrap().into_parts();
     let verdict = Classify::<http_body_util::Full<bytes::Bytes>>::head(&refusal, &head);
     assert!(matches!(verdict, Verdict::Refuse(_)));
@@ -171,12 +195,15 @@ async fn a_documents_own_content_type_is_sent_once() {
 /// A variable that is set to nothing is a missing secret, which the document's path should name.
 #[test]
 fn an_empty_secret_in_vars_is_named() {
+    let empty = std::env::temp_dir().join(format!("tower-token-empty-{}", std::process::id()));
+    std::fs::write(&empty, "\n").unwrap();
     let double = Double::new(|_| unreachable!());
     let built = double.built(&json!({
         "acquire": { "url": "https://api.example.com/t", "form": { "secret": "{secret}" } },
-        "vars": { "secret": "" },
+        "vars": { "secret": { "file": empty } },
         "answer": { "token": "/t" },
     }));
+    std::fs::remove_file(&empty).unwrap();
     assert!(built.is_err_and(|error| error.to_string().contains("vars.secret")));
 }
 
@@ -211,7 +238,9 @@ async fn a_short_secret_that_a_vendor_echoes_is_not_told() {
     let double = Double::new(|_| answer(400, json!({ "error": "s3cr3t7" })));
     let grant = huawei::Tenant::new("https://acme.example.com", "c")
         .client_secret("s3cr3t7")
-        .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(double.service()));
+        .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(
+            double.service(),
+        ));
     let tokens = Tokens::builder(grant).clock(double.clock.clone()).build().unwrap();
     let error = tokens.get().await.unwrap_err().to_string();
     assert!(!error.contains("s3cr3t7"), "{error}");
@@ -234,22 +263,29 @@ async fn an_ok_code_at_one_pointer_hides_no_error_at_the_next() {
 #[tokio::test(start_paused = true)]
 async fn a_document_url_that_is_not_ascii_is_no_malformed_answer() {
     let double = Double::new(|seen| {
-        answer(200, json!({
-            "AccessToken": "test-a", "RefreshToken": "test-r", "WebofficeURL": "https://office.example.com/报告.docx",
-            "AccessTokenExpiredTime": jiff_in(seen.time, 1800), "RefreshTokenExpiredTime": jiff_in(seen.time, 86400),
-        }))
+        answer(
+            200,
+            json!({
+                "AccessToken": "test-a", "RefreshToken": "test-r", "WebofficeURL": "https://office.example.com/报告.docx",
+                "AccessTokenExpiredTime": jiff_in(seen.time, 1800), "RefreshTokenExpiredTime": jiff_in(seen.time, 86400),
+            }),
+        )
     });
     let weboffice = alibaba::Weboffice::new("https://imm.example.com", "p")
         .access_key("test-id", "test-secret")
         .generate("oss://b/o")
-        .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(double.service()));
+        .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(
+            double.service(),
+        ));
     let tokens = Tokens::builder(weboffice).clock(double.clock.clone()).build().unwrap();
     let token = tokens.get().await;
     assert!(token.is_ok(), "{}", token.err().unwrap());
 }
 
 fn jiff_in(now: std::time::SystemTime, seconds: u64) -> String {
-    jiff::Timestamp::try_from(now + std::time::Duration::from_secs(seconds)).unwrap().to_string()
+    jiff::Timestamp::try_from(now + std::time::Duration::from_secs(seconds))
+        .unwrap()
+        .to_string()
 }
 
 /// Its answer would be thrown away, and what it acquires may end what was installed: IMM's new pair ends the last one.
@@ -259,7 +295,11 @@ async fn a_flight_that_was_fenced_off_acquires_nothing() {
     let installs = handle.clone();
     let double = Double::new(move |seen| {
         if seen.body.contains("test-old") {
-            installs.get().unwrap().install(json!({ "refresh_token": "test-new" })).unwrap();
+            installs
+                .get()
+                .unwrap()
+                .install(json!({ "refresh_token": "test-new" }))
+                .unwrap();
             return answer(400, json!({ "code": "Dead" }));
         }
         answer(200, json!({ "t": "test-t", "r": "test-r2" }))
@@ -284,7 +324,9 @@ async fn a_security_token_is_kept_in_whichever_order_it_comes() {
         .login_token("test-old")
         .security_token("test-sts")
         .access_key("test-id", "test-secret")
-        .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(double.service()));
+        .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(
+            double.service(),
+        ));
     let tokens = Tokens::builder(login).clock(double.clock.clone()).build().unwrap();
     tokens.refresh().await.unwrap();
     assert_eq!(double.seen()[0].header("x-acs-security-token"), "test-sts");
@@ -310,7 +352,10 @@ async fn a_token_dead_on_arrival_still_brings_what_replaces_a_lost_credential() 
         asked += 1;
         let life = if asked == 2 { -60 } else { 3600 };
         let at = jiff::Timestamp::try_from(seen.time).unwrap() + jiff::SignedDuration::from_secs(life);
-        answer(200, json!({ "t": "test-t", "r": format!("test-r{}", asked + 1), "e": at.to_string() }))
+        answer(
+            200,
+            json!({ "t": "test-t", "r": format!("test-r{}", asked + 1), "e": at.to_string() }),
+        )
     });
     let tokens = double.tokens(&json!({
         "renew": { "url": "https://api.example.com/renew", "form": { "refresh_token": "{refresh_token}" } },

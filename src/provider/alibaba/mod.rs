@@ -15,7 +15,8 @@ pub use wuying_login::WuyingLogin;
 macro_rules! errors {
     () => {
         r#"{
-            "code": ["/Code", "/code", "/NextStage"],
+            "code": ["/Code", "/code"],
+            "unfinished": "/NextStage",
             "classes": {
                 "throttled": ["Throttling*"],
                 "clock": ["InvalidTimeStamp.Expired"],

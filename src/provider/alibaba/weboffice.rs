@@ -43,7 +43,6 @@ pub struct Weboffice {
     endpoint: Endpoint,
     url: String,
     project_name: String,
-    key: AccessKey,
     expires_at: Option<SystemTime>,
 }
 
@@ -92,7 +91,6 @@ impl Weboffice {
             endpoint,
             url,
             project_name,
-            key: AccessKey::empty(),
             expires_at: None,
         }
     }
@@ -100,21 +98,25 @@ impl Weboffice {
     /// The keys that requests are signed with. Default: none, which is an error.
     #[must_use]
     pub fn access_key(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
-        self.key.access_key_id = Secret::new(id.into());
-        self.key.access_key_secret = Secret::new(secret.into());
-        self.endpoint.sign = Some(Signer::acs3(self.key.clone()));
+        self.endpoint.sign = Some(Signer::acs3(AccessKey {
+            access_key_id: Secret::new(id.into()),
+            access_key_secret: Secret::new(secret.into()),
+            ..self.endpoint.key()
+        }));
         self
     }
 
     /// The security token of temporary keys (STS). Default: none, the keys are permanent.
     #[must_use]
     pub fn security_token(mut self, token: impl Into<String>) -> Self {
-        self.key.security_token = Some(Secret::new(token.into()));
-        self.endpoint.sign = Some(Signer::acs3(self.key.clone()));
+        self.endpoint.sign = Some(Signer::acs3(AccessKey {
+            security_token: Some(Secret::new(token.into())),
+            ..self.endpoint.key()
+        }));
         self
     }
 
-    /// The pair to begin with, taken for 30 minutes old at most. Default: none, so that the first is generated.
+    /// The pair to begin with, taken for just issued. Default: none, so that the first is generated.
     #[must_use]
     pub fn tokens(mut self, access_token: impl Into<String>, refresh_token: impl Into<String>) -> Self {
         self.endpoint.seed("access_token", &access_token.into());

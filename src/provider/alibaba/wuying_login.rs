@@ -152,7 +152,7 @@ impl WuyingLogin {
     /// What `GetLoginToken` returned on its first call. Default: not sent.
     #[must_use]
     pub fn session_id(mut self, id: impl Into<String>) -> Self {
-        self.endpoint.set("session_id", &id.into());
+        self.endpoint.set_secret("session_id", &id.into());
         self
     }
 
@@ -169,25 +169,36 @@ impl WuyingLogin {
     /// Default: none, so that a dead token needs a person. An answer that brings another replaces it.
     #[must_use]
     pub fn keep_alive_token(mut self, token: impl Into<String>) -> Self {
-        self.endpoint.set("keep_alive_token", &token.into());
+        self.endpoint.set_secret("keep_alive_token", &token.into());
         self
     }
 
-    /// How long a login token lives, because no answer says it. Default: 15 minutes.
+    /// How long a login token lives, because no answer says it. Default: 15 minutes. More than a year counts as a year.
     #[must_use]
     pub fn lifetime(mut self, life: Duration) -> Self {
-        self.lifetime = life;
-        self.endpoint.answer.lives(life);
+        self.lifetime = life.min(A_YEAR);
+        self.endpoint.answer.lives(self.lifetime);
         self
     }
 
     /// Signs requests with these keys (ACS3-HMAC-SHA256). Default: they are anonymous.
     #[must_use]
     pub fn access_key(self, id: impl Into<String>, secret: impl Into<String>) -> Self {
+        let key = self.endpoint.key();
         self.signed(AccessKey {
             access_key_id: Secret::new(id.into()),
             access_key_secret: Secret::new(secret.into()),
-            security_token: None,
+            ..key
+        })
+    }
+
+    /// The security token of temporary keys (STS), beside [`access_key`](Self::access_key).
+    #[must_use]
+    pub fn security_token(self, token: impl Into<String>) -> Self {
+        let key = self.endpoint.key();
+        self.signed(AccessKey {
+            security_token: Some(Secret::new(token.into())),
+            ..key
         })
     }
 
@@ -196,15 +207,6 @@ impl WuyingLogin {
         // The headers say it, under a signature.
         self.endpoint
             .drop_parameters(&["Action", "Format", "Version", "Timestamp", "SignatureNonce"]);
-        self
-    }
-
-    /// The security token of temporary keys (STS), after [`access_key`](Self::access_key).
-    #[must_use]
-    pub fn security_token(mut self, token: impl Into<String>) -> Self {
-        if let Some(sign) = &mut self.endpoint.sign {
-            sign.key.security_token = Some(Secret::new(token.into()));
-        }
         self
     }
 
@@ -286,3 +288,4 @@ impl fmt::Debug for WuyingLogin {
 }
 
 const LIFE: Duration = Duration::from_secs(15 * 60);
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -117,6 +117,16 @@ impl Fields {
         })
     }
 
+    /// Whether a token is said to live for no time.
+    pub(super) fn is_dead_on_arrival(&self) -> bool {
+        matches!(self.expires, Some(Expires::Lifetime(Span(life))) if life.is_zero())
+    }
+
+    /// Whether there is a token at all.
+    pub(super) fn has_token(&self, body: &Value) -> bool {
+        self.token.of(body).is_some_and(|token| token.as_str() != Some(""))
+    }
+
     /// What the next renewal needs, over what the last one left. Something of a wrong type is an error,
     /// but what else there is in the answer is kept nevertheless.
     pub(super) fn kept(
@@ -124,6 +134,7 @@ impl Fields {
         body: &Value,
         last: &Map<String, Value>,
     ) -> (Map<String, Value>, Result<(), &'static str>) {
+        let is_token = |name: &str| [ACCESS_TOKEN, REFRESH_TOKEN].contains(&name);
         let mut kept = last.clone();
         let mut sound = Ok(());
         let named = self.keep.iter().map(|(name, pointer)| (name.as_str(), pointer));
@@ -133,13 +144,13 @@ impl Fields {
             match pointer.of(body) {
                 None => {}
                 Some(Value::String(text)) if text.is_empty() => {}
-                Some(Value::String(text)) if is_printable(text) => {
+                Some(Value::String(text)) if is_printable(text) || !is_token(name) => {
                     _ = kept.insert(name.to_owned(), text.as_str().into())
                 }
-                Some(Value::Number(number)) if name != REFRESH_TOKEN && name != ACCESS_TOKEN => {
-                    kept.insert(name.to_owned(), number.to_string().into());
-                }
-                Some(_) => sound = Err("what renews the token is not printable text"),
+                Some(_) if is_token(name) => sound = Err("what renews the token is not printable text"),
+                Some(Value::Number(number)) => _ = kept.insert(name.to_owned(), number.to_string().into()),
+                // Nothing that a request could use; the last one stays.
+                Some(_) => {}
             }
         }
         (kept, sound)
@@ -190,6 +201,7 @@ fn instant(value: Option<&Value>) -> Result<Option<SystemTime>, &'static str> {
             since_epoch(text.parse().map_err(|_| WRONG)?)
         }
         Some(Value::String(text)) => rfc3339(text).map(Some).ok_or(WRONG),
+        Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(None),
         Some(Value::Number(number)) => since_epoch(number.as_f64().ok_or(WRONG)?),
         Some(_) => Err(WRONG),
     }

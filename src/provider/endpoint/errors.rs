@@ -15,6 +15,8 @@ use crate::document;
 pub(in crate::provider) struct Errors {
     /// One pointer or several; the first that holds something counts.
     code: Pointers,
+    /// Where an answer without a token says what it wants first (`"NextStage": "MFAVerify"`); beside a token it means nothing.
+    unfinished: Pointers,
     /// Codes that are none, for APIs that write one into every answer (`"errcode": 0`).
     ok: Vec<Code>,
     /// What each code means; a code in no list is read by the status.
@@ -58,8 +60,13 @@ pub(super) enum Meaning {
 impl Errors {
     /// The code in a body, if there is one that is an error.
     pub(super) fn code(&self, body: &Value) -> Option<String> {
-        let code = self.code.0.iter().find_map(|pointer| text(pointer.of(body)?))?;
-        (!self.ok.iter().any(|ok| ok.matches(&code))).then_some(code)
+        let mut codes = self.code.0.iter().filter_map(|pointer| text(pointer.of(body)?));
+        codes.find(|code| !self.ok.iter().any(|ok| ok.matches(code)))
+    }
+
+    /// What an answer without a token wants first.
+    pub(super) fn unfinished(&self, body: &Value) -> Option<String> {
+        self.unfinished.0.iter().find_map(|pointer| text(pointer.of(body)?))
     }
 
     /// By its code; what is in no list, by its status.

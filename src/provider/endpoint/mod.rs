@@ -55,7 +55,8 @@
 //!
 //! # Errors
 //!
-//! `code` is a pointer or a list of them, `ok` the codes that are none. `classes` sorts codes, and statuses
+//! `code` is a pointer or a list of them, `ok` the codes that are none; `unfinished` is where an answer of 2xx
+//! without a token says what it wants first. `classes` sorts codes, and statuses
 //! written as one (`"404"`), into `throttled`, `transient`, `terminal`, `needs_interaction`, `config`,
 //! `ambiguous` (the request may have been carried out) and `clock` (corrected by `Date`, and sent once more);
 //! `Throttling.*` is every code that begins so. What is in no list:
@@ -72,8 +73,8 @@
 //!
 //! # Renewing
 //!
-//! With `"renew_before_death": true` a token is renewed alive or not at all: it is kept alive without
-//! traffic, and once it is dead or refused, `acquire` is asked instead. `"fallback": "never"` is for an
+//! With `"renew_before_death": true` a token is kept alive without traffic, and once it is dead or refused,
+//! `acquire` is asked instead (where there is none, renewing is tried all the same). `"fallback": "never"` is for an
 //! `acquire` that is good for one use. `"replay"` (`once`, `never`, `idempotent`, `{"within": "30s"}`) says
 //! what may be done when an answer was lost; the default is `once` where the answer has a `refresh_token`, else
 //! `idempotent`.
@@ -89,7 +90,7 @@ mod template;
 #[cfg(any(feature = "alibaba", feature = "tencent", feature = "huawei"))]
 mod vendor;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -173,7 +174,16 @@ impl Document {
         let mut vars = BTreeMap::new();
         for (name, source) in &self.vars {
             match source.secret(base) {
-                Ok(value) => _ = vars.insert(name.clone(), value),
+                Ok(value) => {
+                    // Written out it may be meant.
+                    if value.expose().is_empty() && !matches!(source, Source::Literal(_)) {
+                        faults.add(
+                            format!("vars.{name}"),
+                            "is empty where it was found; set it to something",
+                        );
+                    }
+                    vars.insert(name.clone(), value);
+                }
                 Err(advice) => {
                     faults.add(format!("vars.{name}"), advice);
                     // It is there, so that nothing else says that it is missing.
@@ -181,11 +191,15 @@ impl Document {
                 }
             }
         }
+        let is_found = |source: &Source| !matches!(source, Source::Literal(_));
+        let found = self.vars.iter().filter(|(_, source)| is_found(source));
+        let secrets = found.map(|(name, _)| name.clone()).collect();
         let sign = Signer::read(&self.sign, base, faults);
         Endpoint {
             acquire: self.acquire,
             renew: self.renew,
             vars,
+            secrets,
             sign,
             if_lost: self.replay.unwrap_or(match self.answer.rotates() {
                 true => IfLost::ReplayOnce,
@@ -230,6 +244,8 @@ pub struct Endpoint {
     pub(super) acquire: Option<Call>,
     pub(super) renew: Option<Call>,
     vars: BTreeMap<String, Secret<String>>,
+    /// Which of them are secrets, however short.
+    secrets: BTreeSet<String>,
     pub(super) sign: Option<Signer>,
     pub(super) answer: Fields,
     errors: Errors,
@@ -321,10 +337,15 @@ impl Endpoint {
             Ok(token) => return Ok(token),
             Err(failure) => failure,
         };
-        let Some(skew) = corrected.filter(|_| context.exchanges_left() > 0) else {
+        let Some(skew) = corrected else {
             return Err(error);
         };
         self.skew.store(skew, Ordering::Relaxed);
+        if context.exchanges_left() == 0 {
+            return Err(FetchError::transient(
+                "our clock was corrected, and this fetch had no exchange left",
+            ));
+        }
         self.attempt(call, context, kept).await.map_err(|(error, _)| error)
     }
 
@@ -380,11 +401,15 @@ impl Endpoint {
     /// What must not be printed.
     fn hidden(&self, kept: &Map<String, Value>, context: &FetchContext) -> Hidden {
         let mut hidden = Hidden::default();
-        // Short ones (`1`, `prod`) are no secrets, and parts of words that any message may hold.
-        let vars = self.vars.values().map(|value| value.expose().as_str());
-        let kept = kept.values().filter_map(Value::as_str);
-        for secret in vars.chain(kept).filter(|value| value.len() >= 8) {
-            hidden.add(secret);
+        // Other short ones (`1`, `prod`) are no secrets, and parts of words that any message may hold.
+        let is_secret = |name: &str| self.secrets.contains(name) || [ACCESS_TOKEN, REFRESH_TOKEN].contains(&name);
+        let vars = self.vars.iter().map(|(name, value)| (name, value.expose().as_str()));
+        let kept = kept.iter().filter_map(|(name, value)| Some((name, value.as_str()?)));
+        for (name, value) in vars.chain(kept) {
+            let long_enough = if is_secret(name) { 3 } else { 8 };
+            if value.len() >= long_enough {
+                hidden.add(value);
+            }
         }
         hidden.add(context.previous().map_or("", Token::secret));
         if let Some(sign) = &self.sign {
@@ -432,11 +457,14 @@ impl TokenProvider for Endpoint {
             (Way::Renew, Some(renew), acquirable) => match self.exchange(renew, &context, &kept).await {
                 Err(error) if error.class() == Class::Terminal => {
                     match acquirable.filter(|_| self.fallback.may_acquire(had_one)) {
-                        Some(call) if context.exchanges_left() > 0 => acquire(call).await,
+                        Some(call) if context.exchanges_left() > 0 => {
+                            acquire(call).await.map_err(FetchError::after_verdict)
+                        }
                         // No verdict on what acquires: the next fetch comes to that.
                         Some(_) => Err(FetchError::transient(
                             "the token is dead, and this fetch had no exchange left to acquire another with",
-                        )),
+                        )
+                        .after_verdict()),
                         None => Err(error.reclassified(self.dead)),
                     }
                 }
@@ -452,11 +480,8 @@ impl TokenProvider for Endpoint {
     }
 
     fn exchanges(&self) -> u32 {
-        // A third one is due to a clock that was off.
-        [self.acquire.is_some(), self.renew.is_some(), true]
-            .map(u32::from)
-            .iter()
-            .sum()
+        // One more is due to a clock that was off.
+        1 + u32::from(self.acquire.is_some()) + u32::from(self.renew.is_some())
     }
 
     fn keeps_alive(&self) -> bool {
@@ -501,6 +526,12 @@ impl TokenProvider for Endpoint {
         }
         if let Some(sign) = &self.sign {
             sign.check(sign.path(), faults);
+        }
+        if self.answer.is_dead_on_arrival() {
+            faults.add(
+                "answer.expires.lifetime",
+                "is zero; write how long a token lives, as in 15m",
+            );
         }
         if self.acquire.is_none() && self.renew.is_none() {
             faults.add("acquire", "there is neither acquire nor renew; write one of them");

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::answer::Death;
 use super::errors::Meaning;
-use super::template::REFRESH_TOKEN;
+use super::template::{ACCESS_TOKEN, REFRESH_TOKEN};
 use super::{Endpoint, shifted};
 use crate::error::FetchError;
 use crate::provider::exchange::{Answer, Hidden};
@@ -28,7 +28,11 @@ impl Reading<'_> {
     pub(super) fn token(&self, last: &Map<String, Value>) -> Result<Token, (FetchError, Option<i64>)> {
         let (status, errors) = (self.answer.status, &self.endpoint.errors);
         let body = self.body();
-        let code = body.as_ref().ok().and_then(|body| errors.code(body.expose()));
+        let fields = &self.endpoint.answer;
+        let code = body.as_ref().ok().map(Secret::expose).and_then(|body| {
+            let unfinished = || errors.unfinished(body).filter(|_| !fields.has_token(body));
+            errors.code(body).or_else(unfinished)
+        });
         if !status.is_success() || code.is_some() {
             return Err(self.refusal(code.as_deref(), body.is_ok()));
         }
@@ -37,7 +41,12 @@ impl Reading<'_> {
         let body = body.expose();
         let (kept, sound) = self.endpoint.answer.kept(body, last);
         // Whatever else is wrong with the answer, what it renews with has replaced what was presented.
-        let rotated = kept.get(REFRESH_TOKEN) != last.get(REFRESH_TOKEN);
+        let renews_with_itself = || {
+            let renew = self.endpoint.renew.as_ref();
+            renew.is_some_and(|call| call.needed().contains(&ACCESS_TOKEN))
+        };
+        let rotated = kept.get(REFRESH_TOKEN) != last.get(REFRESH_TOKEN)
+            || (kept.get(ACCESS_TOKEN) != last.get(ACCESS_TOKEN) && renews_with_itself());
         let salvaged = |flaw| match rotated {
             true => (malformed(flaw).new_credential(Value::Object(kept.clone())), None),
             false => (malformed(flaw), None),

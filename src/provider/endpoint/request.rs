@@ -102,14 +102,18 @@ impl Call {
         }
         let (body, content_type) = self.body(values)?;
         let mut request = http::Request::builder().method(&self.method.0).uri(uri);
-        if !self.headers.keys().any(|name| name.eq_ignore_ascii_case("accept")) {
+        // The document's own come in the place of these.
+        let is_ours = |name: HeaderName| !self.headers.keys().any(|own| own.eq_ignore_ascii_case(name.as_str()));
+        if is_ours(ACCEPT) {
             request = request.header(ACCEPT, "application/json");
         }
         match content_type {
-            Some(content_type) => request = request.header(CONTENT_TYPE, content_type),
+            Some(content_type) if is_ours(CONTENT_TYPE) => request = request.header(CONTENT_TYPE, content_type),
             // Clients leave it out, and some servers wait for a body then. Source: RFC 9110 §8.6.
-            None if expects_body(&self.method.0) => request = request.header(CONTENT_LENGTH, 0),
-            None => {}
+            None if expects_body(&self.method.0) && is_ours(CONTENT_LENGTH) => {
+                request = request.header(CONTENT_LENGTH, 0);
+            }
+            _ => {}
         }
         for (name, value) in &self.headers {
             let Some(value) = value.parameter(values).map_err(missing)? else {
@@ -126,7 +130,11 @@ impl Call {
         };
         let (mut head, body) = request.into_parts();
         sign.sign(&mut head, &body, values.timestamp, values.nonce)
-            .map_err(|_| FetchError::config("access_key_id, security_token: do not fit into a header"))?;
+            .map_err(|_| {
+                FetchError::config(
+                    "the request cannot be signed: a key does not fit into a header, or the query into a URL",
+                )
+            })?;
         Ok(http::Request::from_parts(head, body))
     }
 

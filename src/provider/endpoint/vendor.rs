@@ -94,6 +94,12 @@ impl Endpoint {
         }
     }
 
+    /// The same for one that is a secret, however short it is.
+    pub(in crate::provider) fn set_secret(&mut self, name: &str, value: &str) {
+        self.set(name, value);
+        self.secrets.insert(name.to_owned());
+    }
+
     /// What the first renewal begins with; one that is empty counts as none.
     pub(in crate::provider) fn seed(&mut self, name: &str, value: &str) {
         if value.is_empty() {
@@ -109,6 +115,13 @@ impl Endpoint {
 
     pub(in crate::provider) fn has_seed(&self, name: &str) -> bool {
         self.seed.contains_key(name)
+    }
+
+    /// The key that it signs with; an empty one before there is any.
+    pub(in crate::provider) fn key(&self) -> AccessKey {
+        self.sign
+            .as_ref()
+            .map_or_else(AccessKey::empty, |sign| sign.key.clone())
     }
 
     /// The token that it was seeded with, with the credential that an answer would have left.

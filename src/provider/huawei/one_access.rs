@@ -87,7 +87,7 @@ impl OneAccess {
     /// The application's secret.
     #[must_use]
     pub fn client_secret(mut self, secret: impl Into<String>) -> Self {
-        self.endpoint.set("client_secret", &secret.into());
+        self.endpoint.set_secret("client_secret", &secret.into());
         self
     }
 
@@ -101,7 +101,7 @@ impl OneAccess {
     /// An authorization code, good for one use: exchanged for the first token, if there is no refresh token.
     #[must_use]
     pub fn code(mut self, code: impl Into<String>) -> Self {
-        self.endpoint.set("code", &code.into());
+        self.endpoint.set_secret("code", &code.into());
         self
     }
 

@@ -61,7 +61,7 @@ impl Tenant {
     /// The application's secret.
     #[must_use]
     pub fn client_secret(mut self, secret: impl Into<String>) -> Self {
-        self.endpoint.set("client_secret", &secret.into());
+        self.endpoint.set_secret("client_secret", &secret.into());
         self
     }
 

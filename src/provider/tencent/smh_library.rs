@@ -100,7 +100,7 @@ impl SmhLibrary {
     /// What tokens are generated with. Default: none, so that a dead token is terminal.
     #[must_use]
     pub fn library_secret(mut self, secret: impl Into<String>) -> Self {
-        self.endpoint.set("library_secret", &secret.into());
+        self.endpoint.set_secret("library_secret", &secret.into());
         self
     }
 
@@ -113,9 +113,10 @@ impl SmhLibrary {
 
     /// How long tokens shall live, in whole seconds. Default: not said, then the service's 24 hours.
     ///
-    /// It gives 20 minutes at least. What it answers (`expiresIn`) counts.
+    /// It gives 20 minutes at least; more than a year counts as a year. What it answers (`expiresIn`) counts.
     #[must_use]
     pub fn period(mut self, period: Duration) -> Self {
+        let period = period.min(A_YEAR);
         self.period = Some(period);
         self.endpoint.set("period", &period.as_secs().to_string());
         self
@@ -220,3 +221,4 @@ impl fmt::Debug for SmhLibrary {
 }
 
 const PERIOD: Duration = Duration::from_secs(24 * 3600);
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
