@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
+use tower_token::alibaba::PageToken;
 use tower_token::{State, Status, Token, Tokens};
 
 use crate::answer;
@@ -117,7 +117,7 @@ impl Kept {
         json!({
             "state": state(&status),
             "generation": status.generation.map_or(0, |generation| generation.get()),
-            "expires_in_ms": left(&status).map(millis),
+            "expires_in_ms": status.expires_in.map(millis),
             "fetches": status.exchanges,
             "failures": status.failures,
             "last_error": status.last_error.map(|error| error.to_string()),
@@ -170,10 +170,7 @@ impl Kept {
             return answer::fault(StatusCode::FORBIDDEN, "not_exposed", message);
         }
         match self.tokens.get().await {
-            Ok(token) => answer::json(
-                StatusCode::OK,
-                &json!({ "token": token.secret(), "timeout_ms": timeout_ms(&token) }),
-            ),
+            Ok(token) => answer::json(StatusCode::OK, &json!(PageToken::of(&token))),
             Err(error) => answer::no_token(name, &error, false),
         }
     }
@@ -213,25 +210,8 @@ pub(crate) fn state(status: &Status) -> &'static str {
     }
 }
 
-/// What is left of the current token. The status reads a clock of coarse steps, which may say a step too much.
-pub(crate) fn left(status: &Status) -> Option<Duration> {
-    let exactly = status
-        .expires_at
-        .map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-    status
-        .expires_in
-        .map(|left| exactly.map_or(left, |exactly| exactly.min(left)))
-}
-
 fn generation(token: &Token) -> u64 {
     token.generation().map_or(0, |generation| generation.get())
-}
-
-fn timeout_ms(token: &Token) -> u64 {
-    let left = token
-        .expiry_time()
-        .and_then(|at| at.duration_since(SystemTime::now()).ok());
-    left.map_or(0, millis)
 }
 
 /// A segment of a path, `None` if it decodes to nothing that is text.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tower_token::Status;
 
-use crate::admin::{Kept, left, state};
+use crate::admin::{Kept, state};
 
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -73,7 +73,7 @@ const METRICS: [Metric; 10] = [
         name: "expires_in_seconds",
         kind: "gauge",
         help: "What is left of the life of the current token; absent if there is none.",
-        value: |_, status| left(status).map(|left| left.as_secs_f64()),
+        value: |_, status| status.expires_in.map(|left| left.as_secs_f64()),
     },
     Metric {
         name: "waiting",
