@@ -51,6 +51,8 @@ pub(crate) struct Engine {
     pub(super) keeps_alive: bool,
     /// Whether a task is there that does it. Set by whoever starts it, cleared when that task ends.
     pub(super) keeping: AtomicBool,
+    /// The token in place was configured outside of a runtime, and no task watches the monotonic side of its life.
+    pub(super) untimed: AtomicBool,
     pub(super) provider: Arc<dyn AnyProvider>,
     pub(super) policy: RefreshPolicy,
     pub(super) clock: Clock,
@@ -82,6 +84,7 @@ impl Engine {
             pulse: watch::Sender::new(()),
             keeps_alive: policy.keep_alive.unwrap_or_else(|| provider.keeps_alive()),
             keeping: AtomicBool::new(false),
+            untimed: AtomicBool::new(false),
             provider,
             policy,
             clock,
@@ -109,6 +112,9 @@ impl Engine {
     /// A token to go out with, a seat to wait in, or why there is none.
     pub(crate) fn admit(self: &Arc<Self>) -> Admission {
         self.keep();
+        if self.untimed.load(Ordering::Relaxed) {
+            self.time_what_is_in_place();
+        }
         let wall = self.now();
         if let Some(current) = self.in_place(wall) {
             if current.plan.freshness(wall) == Freshness::Stale {

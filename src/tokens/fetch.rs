@@ -5,6 +5,7 @@
 //! on as the timer of its token: when the monotonic clock says that the time is over, so does the engine.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -266,8 +267,20 @@ impl Engine {
         };
         self.published.send_replace(current.generation.get());
         self.warn_of(&current);
-        // Without a runtime only the wall clock sees its end.
-        if let Ok(runtime) = Handle::try_current() {
+        // Without a runtime only the wall clock sees its end, until the first call within one.
+        self.untimed.store(true, Ordering::Relaxed);
+        self.time_what_is_in_place();
+    }
+
+    /// Starts the timer of a token that was put in place where none could be started.
+    #[cold]
+    pub(super) fn time_what_is_in_place(self: &Arc<Self>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        if !self.untimed.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let current = self.desk().current.clone();
+        if let Some(current) = current {
             runtime.spawn(Timer::of(self, &current).run());
         }
     }

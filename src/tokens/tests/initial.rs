@@ -162,3 +162,23 @@ async fn a_configured_token_is_not_put_back_in_place_after_a_sign_out() {
     tokens.install(json!({ "rt": "test-other" })).unwrap();
     assert_eq!(tokens.get().await.unwrap().secret(), "test-1");
 }
+
+/// Only the wall clock saw its end, and a step back made a dead token go out.
+#[test]
+fn a_token_configured_outside_of_a_runtime_ends_by_either_clock_too() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let clock = runtime.block_on(async { Clock::of_tokio() });
+    let (builder, asked) = builder(|_| configured(HOUR));
+    let tokens = builder.clock(clock.clone()).build().unwrap();
+    runtime.block_on(async {
+        assert_eq!(tokens.get().await.unwrap().secret(), "test-initial");
+        clock.step(-7200);
+        sleep(HOUR).await;
+        assert_eq!(tokens.get().await.unwrap().secret(), "test-1");
+    });
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}
