@@ -77,6 +77,9 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// As long as anything here is taken to last: lives, timeouts, what a document says.
+pub(crate) const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The end of a wait.
 pub(crate) type Timer = tokio::time::Sleep;
 

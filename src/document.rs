@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use self::json::Json;
+use crate::clock::A_YEAR;
 use crate::error::Error;
 use crate::token::Secret;
 
@@ -168,8 +169,6 @@ fn advice(message: &str) -> (Option<&str>, String) {
 fn plain(words: &str) -> String {
     words.trim_start_matches("one of ").replace('`', "")
 }
-
-const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Between the path and the advice of an error that happened further inside.
 const MARK: char = '\u{1f}';

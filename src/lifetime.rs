@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Wall;
+use crate::clock::{A_YEAR, Wall};
 use crate::error::Faults;
 
 /// How far a token is into its life.
@@ -247,7 +247,6 @@ impl Plan {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
-const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn default_advisory(life: Duration) -> Duration {
     if life <= 20 * MINUTE {

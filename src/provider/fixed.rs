@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::future::{Future, ready};
-use std::time::Duration;
 
 use super::{FetchContext, IfLost, TokenProvider};
+use crate::clock::A_YEAR;
 use crate::error::{Faults, FetchError};
 use crate::token::{Secret, Token};
 
@@ -48,5 +48,3 @@ impl TokenProvider for Fixed {
         }
     }
 }
-
-const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -8,6 +8,8 @@ use http::{HeaderMap, StatusCode};
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::clock::A_YEAR;
+
 /// How long to wait, by `Retry-After`. At most an hour is obeyed.
 ///
 /// Source: RFC 9110 §10.2.3.
@@ -128,6 +130,5 @@ impl<'de> Visitor<'de> for Fields {
 
 const JSON_DEPTH: usize = 32;
 const AN_HOUR: Duration = Duration::from_secs(3600);
-const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(super) const TWICE: &str = "a field stands in it twice";
 pub(super) const NOT_AN_OBJECT: &str = "it is not a JSON object";

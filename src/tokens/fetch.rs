@@ -16,7 +16,7 @@ use super::desk::{Current, Departure, Phase, Vetted};
 use super::engine::Engine;
 use super::flight::{Flight, Landed};
 use super::store;
-use crate::clock::Wall;
+use crate::clock::{A_YEAR, Wall};
 use crate::error::{Class, Error, FetchError};
 use crate::event::Event;
 use crate::provider::{FetchContext, IfLost, MOST};
@@ -316,7 +316,7 @@ impl Engine {
             token,
             sent,
             issued,
-            dies: dies.min(now.after(LONGEST_LIFE)),
+            dies: dies.min(now.after(A_YEAR)),
         })
     }
 }
@@ -324,9 +324,6 @@ impl Engine {
 fn is_no_verdict(class: Class) -> bool {
     matches!(class, Class::Transient | Class::Throttled { .. })
 }
-
-/// A life that is said to be longer counts as this long.
-const LONGEST_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The monotonic side of a token's life.
 struct Timer {

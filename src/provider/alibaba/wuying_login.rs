@@ -7,6 +7,7 @@ use http::StatusCode;
 
 use super::errors;
 use crate::classify::BodyCode;
+use crate::clock::A_YEAR;
 use crate::error::{Class, Faults, FetchError};
 use crate::inject::Query;
 use crate::provider::endpoint::{AccessKey, Endpoint, Signer, as_endpoint, vendor_methods};
@@ -51,7 +52,6 @@ pub struct WuyingLogin {
     endpoint: Endpoint,
     url: String,
     region_id: String,
-    required: [(&'static str, bool); 3],
     lifetime: Duration,
 }
 
@@ -120,11 +120,6 @@ impl WuyingLogin {
         Self {
             endpoint,
             url,
-            required: [
-                ("region_id", region_id.is_empty()),
-                ("client_id", client_id.is_empty()),
-                ("end_user_id", end_user_id.is_empty()),
-            ],
             lifetime: LIFE,
             region_id,
         }
@@ -246,8 +241,8 @@ impl TokenProvider for WuyingLogin {
     }
 
     fn check(&self, faults: &mut Faults) {
-        for (name, is_missing) in self.required {
-            if is_missing {
+        for name in ["region_id", "client_id", "end_user_id"] {
+            if !self.endpoint.has_var(name) {
                 faults.add(name, "is missing; write what GetLoginToken was called with");
             }
         }
@@ -288,4 +283,3 @@ impl fmt::Debug for WuyingLogin {
 }
 
 const LIFE: Duration = Duration::from_secs(15 * 60);
-const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -8,6 +8,7 @@ use serde::de::{Deserializer, Error as _};
 use serde_json::{Map, Value};
 
 use super::template::{ACCESS_TOKEN, REFRESH_TOKEN};
+use crate::clock::A_YEAR;
 use crate::document::Span;
 use crate::provider::reading::{is_printable, seconds};
 
@@ -211,8 +212,6 @@ fn instant(value: Option<&Value>) -> Result<Option<SystemTime>, &'static str> {
 pub(crate) fn rfc3339(text: &str) -> Option<SystemTime> {
     text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
 }
-
-const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 
 use crate::classify::BodyCode;
+use crate::clock::A_YEAR;
 use crate::error::{Faults, FetchError};
 use crate::inject::Query;
 use crate::provider::endpoint::{Endpoint, as_endpoint, vendor_methods};
@@ -221,4 +222,3 @@ impl fmt::Debug for SmhLibrary {
 }
 
 const PERIOD: Duration = Duration::from_secs(24 * 3600);
-const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
