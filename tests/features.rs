@@ -6,7 +6,7 @@ fn enabled() -> String {
     if on.is_empty() { "none".into() } else { on.join(" ") }
 }
 
-fn all() -> [(&'static str, bool); 11] {
+fn all() -> [(&'static str, bool); 13] {
     [
         ("oauth2", cfg!(feature = "oauth2")),
         ("endpoint", cfg!(feature = "endpoint")),
@@ -17,8 +17,10 @@ fn all() -> [(&'static str, bool); 11] {
         ("schema", cfg!(feature = "schema")),
         ("client", cfg!(feature = "client")),
         ("tracing", cfg!(feature = "tracing")),
+        ("metrics", cfg!(feature = "metrics")),
         ("testkit", cfg!(feature = "testkit")),
         ("full", cfg!(feature = "full")),
+        ("shuttle", cfg!(feature = "shuttle")),
     ]
 }
 

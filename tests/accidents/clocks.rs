@@ -1,0 +1,1 @@
+//! Clocks: suspend, skew and steps (T49 to T51).

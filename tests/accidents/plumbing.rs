@@ -1,0 +1,1 @@
+//! Plumbing: where a token and a token request may go (T56).
