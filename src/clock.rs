@@ -3,9 +3,14 @@
 //! Two clocks bound the life of a token: the wall clock, read coarsely on every call, sees suspend,
 //! stalls and steps forward; tokio's monotonic clock, which wakes the engine's timer, sees steps
 //! backward. A token is expired if either says so.
+//!
+//! A third one is seen now and then: the issuer's, in the `Date` of its answers. What follows from it is the
+//! [`Skew`], until a step of our own clock makes it void.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 /// Where the wall clock is read.
 ///
@@ -30,7 +35,7 @@ impl Clock {
         Self {
             source: Source::Tokio(std::sync::Arc::new(TokioWall {
                 base: nanos_of(SystemTime::now()),
-                began: tokio::time::Instant::now(),
+                began: Instant::now(),
                 stepped: std::sync::atomic::AtomicI64::new(0),
             })),
         }
@@ -130,6 +135,68 @@ impl Wall {
     }
 }
 
+/// How far the issuer's clock is from ours, and when that was learned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Skew {
+    seconds: i64,
+    wall: Wall,
+    mono: Instant,
+}
+
+impl Skew {
+    /// From the `Date` of an answer that was asked for at `sent` and came at `arrived`, each by both clocks.
+    ///
+    /// `None` where it tells nothing: our clock was stepped, or suspended, in between, or the date is more
+    /// than a year off, which is no clock.
+    pub(crate) fn learned(date: SystemTime, sent: (Wall, Instant), arrived: (Wall, Instant)) -> Option<Self> {
+        let (wall, mono) = arrived;
+        let seconds = skew(date, sent.0.to_system_time(), wall.to_system_time());
+        let told = !stepped(sent, arrived) && seconds.unsigned_abs() <= A_YEAR.as_secs();
+        told.then_some(Self { seconds, wall, mono })
+    }
+
+    /// Seconds that the issuer's clock is ahead; `None` once ours was stepped.
+    pub(crate) fn seconds(self, wall: Wall, mono: Instant) -> Option<i64> {
+        (!stepped((self.wall, self.mono), (wall, mono))).then_some(self.seconds)
+    }
+
+    /// So far away that whoever runs the program should know.
+    pub(crate) fn is_wide(self) -> bool {
+        self.seconds.unsigned_abs() >= WIDE
+    }
+}
+
+/// Whether the wall clock did something else than the monotonic one between two readings of both.
+fn stepped(from: (Wall, Instant), to: (Wall, Instant)) -> bool {
+    let by_mono = to.1.saturating_duration_since(from.1);
+    let by_wall = from.0.after(by_mono);
+    let apart = by_wall.until(to.0).max(to.0.until(by_wall));
+    apart.as_secs() > CLOCKS_AGREE.unsigned_abs()
+}
+
+/// Seconds that the clock which wrote `date` is ahead of ours; zero if it lies within the exchange or near it.
+///
+/// Somewhere in between it was written: taken is what ends a token earlier.
+pub(crate) fn skew(date: SystemTime, sent: SystemTime, arrived: SystemTime) -> i64 {
+    let agrees = -CLOCKS_AGREE..=seconds_between(sent, arrived) + CLOCKS_AGREE;
+    let ahead = seconds_between(sent, date);
+    if agrees.contains(&ahead) { 0 } else { ahead }
+}
+
+/// Whole seconds from one to the other.
+pub(crate) fn seconds_between(from: SystemTime, to: SystemTime) -> i64 {
+    let whole = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    match to.duration_since(from) {
+        Ok(ahead) => whole(ahead),
+        Err(behind) => -whole(behind.duration()),
+    }
+}
+
+/// A `Date` has whole seconds, and clocks of one network differ by less.
+const CLOCKS_AGREE: i64 = 5;
+/// Seconds of difference that are worth a warning: less is what networks and lazy clocks make.
+const WIDE: u64 = 30;
+
 fn nanos_of(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
@@ -162,7 +229,7 @@ enum Source {
 #[cfg(any(test, feature = "testkit"))]
 struct TokioWall {
     base: u64,
-    began: tokio::time::Instant,
+    began: Instant,
     stepped: std::sync::atomic::AtomicI64,
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::challenge::Challenge;
 use crate::token::Secret;
 
 /// A boxed error, as tower's middleware passes it on.
@@ -92,6 +93,16 @@ impl Error {
         }
     }
 
+    /// What the server demanded that no newer token of the same grant would bring: its challenge, with
+    /// `acr_values` and `max_age` (RFC 9470 §3), `claims` (Continuous Access Evaluation) or `scope` among its
+    /// parameters. Take them to whatever signs a person in, and [install](crate::Tokens::install) what comes of it.
+    pub fn demand(&self) -> Option<&Challenge> {
+        match &*self.kind {
+            Kind::Fetch(error) => error.challenge.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The class of the fetch that failed, if one did.
     pub fn class(&self) -> Option<Class> {
         match &*self.kind {
@@ -102,6 +113,10 @@ impl Error {
 
     pub(crate) fn new(kind: Kind) -> Self {
         Self { kind: Arc::new(kind) }
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     /// What is wrong with the configuration, if that is what this is about.
@@ -278,15 +293,25 @@ pub enum Class {
     Ambiguous,
 }
 
-impl fmt::Display for Class {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Class {
+    /// The word for logs and metrics, which stays as it is.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Class::Terminal => "terminal",
             Class::Transient => "transient",
             Class::Throttled { .. } => "throttled",
-            Class::NeedsInteraction => "needs interaction",
+            Class::NeedsInteraction => "needs_interaction",
             Class::Config => "config",
             Class::Ambiguous => "ambiguous",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Class::NeedsInteraction => "needs interaction",
+            class => class.as_str(),
         })
     }
 }
@@ -308,6 +333,7 @@ pub struct FetchError {
     /// What came before it was the issuer's verdict on what was presented.
     after_verdict: bool,
     credential: Option<Arc<Secret<Value>>>,
+    challenge: Option<Arc<Challenge>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -321,6 +347,7 @@ impl FetchError {
             lost: false,
             after_verdict: false,
             credential: None,
+            challenge: None,
             source: None,
         }
     }
@@ -383,6 +410,13 @@ impl FetchError {
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// What a server demanded that could not be brought. The engine adds it to a [`Class::NeedsInteraction`] by itself.
+    #[must_use]
+    pub fn demanded(mut self, challenge: Challenge) -> Self {
+        self.challenge = Some(Arc::new(challenge));
         self
     }
 

@@ -1,12 +1,26 @@
 //! What happens, told to whoever wants to know: [`Event`] and [`Observe`].
 //!
-//! No event holds a secret. `tracing` and metrics are two observers among others.
+//! No event holds a secret; a token is named by its [`Fingerprint`]. `tracing` and metrics are two
+//! observers among others.
 
+#[cfg(feature = "metrics")]
+mod metered;
+#[cfg(feature = "tracing")]
+mod traced;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Class, Error};
+use crate::error::{Class, Error, Kind};
 use crate::provider::Cause;
-use crate::token::{Generation, Warning};
+use crate::token::{Fingerprint, Generation, Warning};
+use crate::words::words;
+
+#[cfg(feature = "metrics")]
+pub use metered::Metered;
+#[cfg(feature = "tracing")]
+pub use traced::Traced;
 
 /// Something that happened to a token.
 #[derive(Clone, Debug)]
@@ -23,6 +37,8 @@ pub enum Event {
     Renewed {
         /// Its number.
         generation: Generation,
+        /// Its name in logs.
+        token: Fingerprint,
         /// Why it was fetched.
         cause: Cause,
         /// How long the fetch took, a second presentation included.
@@ -60,16 +76,46 @@ pub enum Event {
         /// What it was.
         warning: Warning,
     },
+    /// A fetch was wanted, and none began.
+    #[non_exhaustive]
+    Skipped {
+        /// What for.
+        cause: Cause,
+        /// Why not.
+        reason: Skipped,
+    },
+    /// A caller waited for a token, and the wait is over.
+    #[non_exhaustive]
+    Waited {
+        /// How long.
+        took: Duration,
+        /// What ended it.
+        ended: Waited,
+    },
     /// A server refused a token for the first time.
     #[non_exhaustive]
     Refused {
         /// The token refused.
         generation: Generation,
+        /// Its name in logs.
+        token: Fingerprint,
     },
-    /// A refusal costs no fetch, because a new token was refused there as well a short while ago.
+    /// From now on refusals at an origin, or on one route of it, cost no fetch: new tokens are refused there as well.
+    #[non_exhaustive]
+    BreakerOpened {
+        /// The token refused.
+        generation: Generation,
+    },
+    /// A refusal cost no fetch, because the breaker is open where it happened.
     #[non_exhaustive]
     BreakerHeld {
         /// The token refused.
+        generation: Generation,
+    },
+    /// Where the breaker was open a token is accepted, or a refusal costs a fetch again.
+    #[non_exhaustive]
+    BreakerClosed {
+        /// The token accepted or refused.
         generation: Generation,
     },
     /// A refused request was sent again.
@@ -94,40 +140,106 @@ pub enum Event {
         /// Why.
         reason: WithoutToken,
     },
+    /// How much longer the token in place lives, told to observers that [want it](Observe::pace).
+    #[non_exhaustive]
+    Alive {
+        /// Its number.
+        generation: Generation,
+        /// Zero once it is dead.
+        expires_in: Duration,
+    },
+    /// A credential was [installed](crate::Tokens::install); the token in place, if there was one, is forgotten.
+    Installed,
+    /// [`Tokens::sign_out`](crate::Tokens::sign_out) was called; the token in place is forgotten.
+    SignedOut,
+    /// [`Tokens::shutdown`](crate::Tokens::shutdown) was called; no fetch begins from now on.
+    ShutDown,
 }
 
-/// Why a refused request was not sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HandedBack {
-    /// Its body could not be kept, or its method is not one to replay.
-    NotKept,
-    /// It had been sent twice already.
-    RefusedAgain,
-    /// No newer token could be had.
-    NotRenewed,
-    /// A newer token was there, but it could not be put on the request, or the inner service did not become ready.
-    NotReady,
-    /// The breaker is open.
-    Breaker,
-    /// It came when the caller had the response already, in its trailers.
-    TooLate,
-    /// Another token of the same grant would be refused as well: the server asks for a person.
-    StepUp,
+words! {
+    /// Why a refused request was not sent again.
+    HandedBack {
+        /// Its body could not be kept, or its method is not one to replay.
+        NotKept = "not_kept",
+        /// It had been sent twice already.
+        RefusedAgain = "refused_again",
+        /// No newer token could be had.
+        NotRenewed = "not_renewed",
+        /// A newer token was there, but it could not be put on the request, or the inner service did not become ready.
+        NotReady = "not_ready",
+        /// The breaker is open.
+        Breaker = "breaker",
+        /// It came when the caller had the response already, in its trailers.
+        TooLate = "too_late",
+        /// Another token of the same grant would be refused as well: the server asks for a person.
+        StepUp = "step_up",
+    }
 }
 
-/// Why a request went out without the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WithoutToken {
-    /// Its origin is not one of [`Origins`](crate::Origins).
-    Origin,
-    /// Its `Host` header names another host than its URL.
-    Host,
-    /// It carries [`NoToken`](crate::NoToken).
-    OptedOut,
-    /// The caller put a header of that name there.
-    CallersOwn,
+words! {
+    /// Why a request went out without the token.
+    WithoutToken {
+        /// Its origin is not one of [`Origins`](crate::Origins).
+        Origin = "origin",
+        /// Its `Host` header names another host than its URL.
+        Host = "host",
+        /// It carries [`NoToken`](crate::NoToken).
+        OptedOut = "opted_out",
+        /// The caller put a header of that name there.
+        CallersOwn = "callers_own",
+    }
+}
+
+words! {
+    /// Why a fetch that was wanted did not begin.
+    Skipped {
+        /// The last one failed a short while ago.
+        Backoff = "backoff",
+        /// The issuer asked for patience.
+        Throttled = "throttled",
+        /// The issuer's verdict stands: this credential will not work again.
+        Verdict = "verdict",
+        /// A credential that is good for one use may be spent.
+        Ambiguous = "ambiguous",
+        /// Too many wait already.
+        Overloaded = "overloaded",
+        /// It was wanted outside of a tokio runtime.
+        NoRuntime = "no_runtime",
+        /// Signed out.
+        SignedOut = "signed_out",
+        /// Shut down.
+        ShutDown = "shut_down",
+    }
+}
+
+impl Skipped {
+    /// By what the caller is told.
+    pub(crate) fn of(error: &Error) -> Self {
+        match (error.kind(), error.class()) {
+            (_, Some(Class::Transient)) => Self::Backoff,
+            (_, Some(Class::Throttled { .. })) => Self::Throttled,
+            (_, Some(Class::Ambiguous)) => Self::Ambiguous,
+            (Kind::Overloaded { .. }, _) => Self::Overloaded,
+            (Kind::NoRuntime, _) => Self::NoRuntime,
+            (Kind::SignedOut, _) => Self::SignedOut,
+            (Kind::ShutDown, _) => Self::ShutDown,
+            _ => Self::Verdict,
+        }
+    }
+}
+
+words! {
+    /// What ended a caller's wait.
+    Waited {
+        /// A new token.
+        Renewed = "renewed",
+        /// The failure of the fetch.
+        Failed = "failed",
+        /// The answer no longer counts, after a sign-out or an install; the caller looks again.
+        Superseded = "superseded",
+        /// The caller left: its deadline, or whoever dropped it.
+        Left = "left",
+    }
 }
 
 /// Is told of every [`Event`].
@@ -136,6 +248,23 @@ pub enum WithoutToken {
 pub trait Observe: Send + Sync + 'static {
     /// Something happened.
     fn observe(&self, event: &Event);
+
+    /// How often it wants to be told how long the token in place still lives ([`Event::Alive`]).
+    ///
+    /// Asked once, when the handle is built. Default: not at all.
+    fn pace(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The span in which a fetch is made, so that what a provider and its client log stands in it.
+    ///
+    /// Default: none.
+    #[cfg(feature = "tracing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+    fn span(&self, cause: Cause) -> Option<tracing::Span> {
+        let _ = cause;
+        None
+    }
 }
 
 impl<F: Fn(&Event) + Send + Sync + 'static> Observe for F {
@@ -144,39 +273,36 @@ impl<F: Fn(&Event) + Send + Sync + 'static> Observe for F {
     }
 }
 
-/// Tells [`tracing`] of every event, at level `INFO`, `WARN` for failures and `DEBUG` for the rest.
-#[cfg(feature = "tracing")]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Traced;
+/// Everyone who is told.
+#[derive(Clone)]
+pub(crate) struct Observers {
+    each: Arc<[Arc<dyn Observe>]>,
+    /// The shortest of what they want.
+    pub(crate) pace: Option<Duration>,
+}
 
-#[cfg(feature = "tracing")]
-impl Observe for Traced {
-    fn observe(&self, event: &Event) {
-        match event {
-            Event::Renewed {
-                generation,
-                cause,
-                took,
-                expires_in,
-                waited,
-            } => tracing::info!(
-                generation = generation.get(),
-                ?cause,
-                ?took,
-                ?expires_in,
-                waited,
-                "renewed"
-            ),
-            Event::FetchFailed {
-                cause,
-                error,
-                took,
-                waited,
-                ..
-            } => tracing::warn!(?cause, %error, ?took, waited, "fetch failed"),
-            Event::Warned { generation, warning } => tracing::warn!(generation = generation.get(), ?warning, "warned"),
-            Event::BreakerHeld { generation } => tracing::warn!(generation = generation.get(), "breaker held"),
-            other => tracing::debug!(event = ?other),
+impl Observers {
+    pub(crate) fn new(each: Vec<Arc<dyn Observe>>) -> Self {
+        let pace = each.iter().filter_map(|observer| observer.pace()).min();
+        Self {
+            each: each.into(),
+            pace: pace.map(|pace| pace.max(SHORTEST_PACE)),
         }
     }
+
+    pub(crate) fn tell(&self, event: &Event) {
+        for observer in &*self.each {
+            // An observer that panics must not take a fetch with it.
+            let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(event)));
+        }
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn span(&self, cause: Cause) -> tracing::Span {
+        let span = |observer: &Arc<dyn Observe>| catch_unwind(AssertUnwindSafe(|| observer.span(cause))).ok().flatten();
+        self.each.iter().find_map(span).unwrap_or_else(tracing::Span::none)
+    }
 }
+
+/// Nobody needs to know more often, and a pace of zero would never rest.
+const SHORTEST_PACE: Duration = Duration::from_millis(100);

@@ -35,6 +35,9 @@ use crate::tokens::{Landed, Landing, Place, Refusal};
 
 pin_project! {
     /// The response, however many attempts it takes. Named, not boxed; drop it to cancel the request.
+    ///
+    /// A refusal that is handed on because no newer token could be had is the server's own, with an
+    /// [`Error`](crate::Error) in its extensions that says why.
     pub struct ResponseFuture<S, R, C, I, B, ResBody>
     where
         S: Service<Request<R::Body>>,
@@ -274,7 +277,12 @@ where
     fn report(&self) -> Option<Report> {
         let attempt = self.attempt.as_ref()?;
         let reporter = self.lane.reporter.clone();
-        Some(Report::new(reporter, attempt.generation?, attempt.place()))
+        Some(Report::new(
+            reporter,
+            attempt.generation?,
+            attempt.refused,
+            attempt.place(),
+        ))
     }
 
     /// The body was looked into.
@@ -308,13 +316,14 @@ where
             && let Some(attempt) = &*self.attempt
             && let Some(generation) = attempt.generation
         {
-            self.core().engine().accept(generation, || attempt.place());
+            let engine = self.core().engine();
+            engine.accept(generation, attempt.refused, || attempt.place());
         }
     }
 
     /// A server refused the token that this request carried.
     #[cold]
-    fn refused(self, challenge: Challenge, response: Response<C::Body>) -> StepOf<S, R, C, B, ResBody> {
+    fn refused(self, challenge: Challenge, mut response: Response<C::Body>) -> StepOf<S, R, C, B, ResBody> {
         let engine = self.core().engine();
         let carried = self
             .attempt
@@ -328,15 +337,20 @@ where
             Step::Done(Ok(response))
         };
         let place = attempt.place();
-        if attempt.refused.is_some() {
-            engine.refuse_again(generation, place);
+        if let Some(refused) = attempt.refused {
+            engine.refuse_again((refused, generation), place);
             return hand_back(HandedBack::RefusedAgain, response);
         }
         // What cannot be sent again is never refused a second time, so it counts against the origin at once.
         let kept = attempt.hold(&self.core().replay);
         let route = place.route.filter(|_| kept);
         match engine.refuse(generation, Place { route, ..place }, challenge) {
-            Refusal::HandBack(reason) => hand_back(reason, response),
+            Refusal::HandBack(reason, why) => {
+                if let Some(why) = why {
+                    response.extensions_mut().insert(why);
+                }
+                hand_back(reason, response)
+            }
             // The next request finds a new token; this one cannot be sent again.
             Refusal::Replay | Refusal::Wait(_) if !kept => hand_back(HandedBack::NotKept, response),
             Refusal::Replay => self.again(Paused::refused(response)),
@@ -352,7 +366,12 @@ where
         match (paused, landed) {
             (None, _) => Step::Done(Err(spent())),
             (Some(paused), Landed::Published | Landed::Superseded) => self.again(paused),
-            (Some(paused), Landed::Failed(error)) => self.give_up(paused.refusal, HandedBack::NotRenewed, error),
+            (Some(mut paused), Landed::Failed(error)) => {
+                if let Some(refusal) = &mut paused.refusal {
+                    refusal.extensions_mut().insert(error.clone());
+                }
+                self.give_up(paused.refusal, HandedBack::NotRenewed, error)
+            }
         }
     }
 

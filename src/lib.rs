@@ -33,6 +33,7 @@ mod tape;
 pub mod testkit;
 mod token;
 mod tokens;
+mod words;
 
 pub use challenge::Challenge;
 pub use classify::{
@@ -41,9 +42,11 @@ pub use classify::{
 };
 pub use clock::Clock;
 pub use error::{BoxError, Class, Error, Faults, FetchError};
+#[cfg(feature = "metrics")]
+pub use event::Metered;
 #[cfg(feature = "tracing")]
 pub use event::Traced;
-pub use event::{Event, HandedBack, Observe, WithoutToken};
+pub use event::{Event, HandedBack, Observe, Skipped, Waited, WithoutToken};
 pub use future::ResponseFuture;
 pub use inject::{Authorization, Cookie, Header, Inject, InjectFn, Query, ReadyHeader, ReadyQuery, inject_fn};
 pub use layer::{Prototype, TokenLayer};
@@ -64,5 +67,5 @@ pub use provider::{Endpoint, Fallback, endpoint};
 pub use provider::{TokenClient, oauth2};
 pub use replay::{Auto, Buffered, CloneBody, Kept, Methods, Never, Recording, Replay, ReplayBody, TryClone, Unboxed};
 pub use service::TokenService;
-pub use token::{Generation, Secret, Token, Warning, Wipe};
+pub use token::{Fingerprint, Generation, Secret, Token, Warning, Wipe};
 pub use tokens::{Get, KeepAlive, State, Status, Tokens, TokensBuilder};

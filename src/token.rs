@@ -5,12 +5,15 @@
 //! ([`RefreshPolicy`](crate::RefreshPolicy)).
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use zeroize::Zeroize;
+
+use crate::words::words;
 
 /// A token as its provider issued it, and everything needed to renew it.
 ///
@@ -37,6 +40,7 @@ impl Token {
                 secret: Secret::new(secret.into()),
                 token_type: "Bearer".into(),
                 issued_at: None,
+                dated: None,
                 expiry: Expiry::Unknown,
                 refresh_in: None,
                 renew_by: None,
@@ -61,6 +65,16 @@ impl Token {
     #[must_use]
     pub fn issued_at(self, at: SystemTime) -> Self {
         self.edit(|inner| inner.issued_at = Some(at))
+    }
+
+    /// The time of day by the issuer's own clock when it answered: the `Date` of its answer (RFC 9110 §6.6.1).
+    ///
+    /// From it the difference of the two clocks is learned ([`Status::skew`](crate::Status::skew)). Lives are
+    /// not corrected by it: [`expires_in`](Self::expires_in) needs no clock, and an
+    /// [`expires_at`](Self::expires_at) is taken as ours.
+    #[must_use]
+    pub fn dated(self, date: SystemTime) -> Self {
+        self.edit(|inner| inner.dated = Some(date))
     }
 
     /// How long it lives, counted from [`issued_at`](Self::issued_at).
@@ -127,6 +141,11 @@ impl Token {
         &self.inner.token_type
     }
 
+    /// Its name in logs and events, which tells nothing of the secret.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.secret())
+    }
+
     /// Which token of its [`Tokens`](crate::Tokens) this is; `None` before it landed there.
     pub fn generation(&self) -> Option<Generation> {
         self.inner.generation
@@ -166,6 +185,11 @@ impl Token {
     /// The generation, if it is one of that engine's.
     pub(crate) fn generation_at(&self, engine: u64) -> Option<Generation> {
         self.inner.generation.filter(|_| self.inner.engine == engine)
+    }
+
+    /// What the issuer's clock said when it answered.
+    pub(crate) fn date(&self) -> Option<SystemTime> {
+        self.inner.dated
     }
 
     pub(crate) fn expiry(&self) -> Expiry {
@@ -232,6 +256,11 @@ impl Generation {
 
     pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
 
+    #[cfg(test)]
+    pub(crate) fn nth(nth: u64) -> Self {
+        Self(NonZeroU64::new(nth).unwrap())
+    }
+
     /// The one after it. After 2^64 renewals it stays where it is.
     pub(crate) fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -244,16 +273,46 @@ impl fmt::Display for Generation {
     }
 }
 
-/// What an issuer left out or did otherwise than asked, and what was made of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Warning {
-    /// No lifetime was given; the assumed one is used.
-    LifetimeAssumed,
-    /// No `token_type` was given; `Bearer` is used.
-    TypeAssumed,
-    /// The scope granted is narrower than the one asked for.
-    ScopeNarrowed,
+words! {
+    /// What an issuer left out or did otherwise than asked, and what was made of it.
+    Warning {
+        /// No lifetime was given; the assumed one is used.
+        LifetimeAssumed = "lifetime_assumed",
+        /// No `token_type` was given; `Bearer` is used.
+        TypeAssumed = "type_assumed",
+        /// The scope granted is narrower than the one asked for.
+        ScopeNarrowed = "scope_narrowed",
+        /// The issuer's clock is half a minute or more away from ours ([`Status::skew`](crate::Status::skew)).
+        ClockSkewed = "clock_skewed",
+        /// The token is the one that it should have replaced, near its end; it is not asked for in a loop.
+        Repeated = "repeated",
+    }
+}
+
+/// The name of a token in logs: 32 bits of a hash that is salted anew in every process.
+///
+/// Enough to follow a token through the logs of one run; nothing to find it by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(u32);
+
+impl Fingerprint {
+    fn of(secret: &str) -> Self {
+        static SALT: OnceLock<RandomState> = OnceLock::new();
+        // SipHash under a random key: who does not know the key learns nothing of what was hashed.
+        Self(SALT.get_or_init(RandomState::new).hash_one(secret) as u32)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// A value that `Debug` does not print and that is overwritten when dropped.
@@ -341,6 +400,7 @@ struct Inner {
     secret: Secret<String>,
     token_type: String,
     issued_at: Option<SystemTime>,
+    dated: Option<SystemTime>,
     expiry: Expiry,
     refresh_in: Option<Duration>,
     renew_by: Option<SystemTime>,

@@ -41,6 +41,7 @@ use crate::challenge::Challenge;
 use crate::clock::Clock;
 use crate::error::{Faults, FetchError};
 use crate::token::{Secret, Token};
+use crate::words::words;
 
 pub(crate) use budget::{Budget, MOST};
 #[cfg(feature = "endpoint")]
@@ -181,20 +182,20 @@ where
     }
 }
 
-/// Why a token is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Cause {
-    /// There is none yet.
-    Initial,
-    /// The current one is stale or expired.
-    Expiring,
-    /// A server refused the current one.
-    Refused,
-    /// [`Tokens::refresh`](crate::Tokens::refresh) was called.
-    Requested,
-    /// It dies unless it is renewed.
-    KeepAlive,
+words! {
+    /// Why a token is asked for.
+    Cause {
+        /// There is none yet.
+        Initial = "initial",
+        /// The current one is stale or expired.
+        Expiring = "expiring",
+        /// A server refused the current one.
+        Refused = "refused",
+        /// [`Tokens::refresh`](crate::Tokens::refresh) was called.
+        Requested = "requested",
+        /// It dies unless it is renewed.
+        KeepAlive = "keep_alive",
+    }
 }
 
 /// What may be done when a token request was sent and its answer was lost: a timeout, a reset, a

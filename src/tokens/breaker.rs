@@ -6,9 +6,10 @@
 //! is accepted elsewhere (a broken route). Two refusals alone prove nothing against a route: the token
 //! may have been revoked twice.
 //!
-//! Routes may be many (`/items/1`, `/items/2`), and of a request that was not kept the route is not known.
-//! So each such refusal is also a *strike* against its origin, and an origin with [`STRIKES`] of them
-//! within a minute costs one fetch a minute until it has behaved for a minute.
+//! Routes may be many (`/items/1`, `/items/2`), of a request that was not kept the route is not known, and a
+//! caller's deadline may end each replay before it is refused. So every refusal that buys a fetch is also a
+//! *strike* against its origin, taken back when a request that it made wait is accepted with the newer token.
+//! An origin with [`STRIKES`] of them within a minute costs one fetch a minute until it has behaved for a minute.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub(crate) struct Place {
 const PLACES: usize = 64;
 /// How long a place counts.
 const HELD: Duration = Duration::from_secs(60);
-/// Real revocations strike seldom: the second must come between a renewal and its replay.
+/// Real revocations strike seldom: nobody may live to see the replay of the request that was refused.
 const STRIKES: usize = 5;
 
 #[derive(Debug, Default)]
@@ -36,8 +37,9 @@ pub(super) struct Breaker {
     /// Origins of which a refusal was let through to the schedule, and when.
     fetched: Vec<(u64, Instant)>,
     tripped: Vec<Trip>,
-    /// Origins that refused two tokens of one request, or a token of a request that was not kept.
-    strikes: Vec<(u64, Instant)>,
+    strikes: Vec<Strike>,
+    /// Origins where a refusal cost no fetch the last time, and when that was.
+    held: Vec<(u64, Instant)>,
 }
 
 /// A route that refused two tokens of one request.
@@ -51,38 +53,103 @@ struct Trip {
     proven: bool,
 }
 
+/// An origin refused a token, and nobody has seen yet that a newer one is any better there.
+#[derive(Debug)]
+struct Strike {
+    origin: u64,
+    refused: Generation,
+    since: Instant,
+}
+
+/// What the breaker says of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ruling {
+    /// It may cost a fetch.
+    Fetch {
+        /// The last one here did not.
+        closed: bool,
+    },
+    /// It may not.
+    Hold {
+        /// The last one here did.
+        opened: bool,
+    },
+}
+
+impl Ruling {
+    pub(super) fn holds(self) -> bool {
+        matches!(self, Self::Hold { .. })
+    }
+}
+
 impl Breaker {
-    /// Whether a refusal at `place` may cost a fetch. `accepted`: somebody has accepted the refused token before.
-    pub(super) fn admits(&mut self, place: Place, accepted: bool, now: Instant) -> bool {
+    /// Whether the refusal of `generation` at `place` may cost a fetch. `accepted`: somebody has accepted that
+    /// token before.
+    pub(super) fn rule(&mut self, place: Place, generation: Generation, accepted: bool, now: Instant) -> Ruling {
+        let was_held = self.was_held(place.origin, now);
+        if self.admits(place, accepted, now) {
+            self.strike(place.origin, generation, now);
+            self.held.retain(|(origin, _)| *origin != place.origin);
+            return Ruling::Fetch { closed: was_held };
+        }
+        self.held.retain(|(origin, _)| *origin != place.origin);
+        push_bounded(&mut self.held, (place.origin, now));
+        Ruling::Hold { opened: !was_held }
+    }
+
+    /// Whether refusals cost no fetch somewhere.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        self.held.iter().any(|(_, since)| holds(*since, now))
+    }
+
+    fn was_held(&self, origin: u64, now: Instant) -> bool {
+        self.held
+            .iter()
+            .any(|(held, since)| *held == origin && holds(*since, now))
+    }
+
+    fn admits(&mut self, place: Place, accepted: bool, now: Instant) -> bool {
         let broken = |trip: &Trip| trip.proven && Some(trip.route) == place.route && holds(trip.since, now);
         if self.tripped.iter().any(broken) {
             return false;
         }
         let here = |(origin, since): &(u64, Instant)| *origin == place.origin && holds(*since, now);
-        let struck = self.strikes.iter().filter(|strike| here(strike)).count() >= STRIKES;
+        let strikes = |strike: &Strike| strike.origin == place.origin && holds(strike.since, now);
+        let struck = self.strikes.iter().filter(|strike| strikes(strike)).count() >= STRIKES;
         if (!accepted || struck) && self.fetched.iter().any(here) {
             // It does not behave yet.
-            let again = self.strikes.iter_mut().filter(|strike| struck && here(strike));
-            again.for_each(|(_, since)| *since = now);
+            let again = self.strikes.iter_mut().filter(|strike| struck && strikes(strike));
+            again.for_each(|strike| strike.since = now);
             return false;
         }
         self.fetched
             .retain(|(origin, since)| *origin != place.origin && holds(*since, now));
         push_bounded(&mut self.fetched, (place.origin, now));
-        if place.route.is_none() {
-            self.strike(place.origin, now);
-        }
         true
     }
 
-    fn strike(&mut self, origin: u64, now: Instant) {
-        self.strikes.retain(|(_, since)| holds(*since, now));
-        push_bounded(&mut self.strikes, (origin, now));
+    fn strike(&mut self, origin: u64, refused: Generation, now: Instant) {
+        self.strikes
+            .retain(|strike| holds(strike.since, now) && (strike.origin, strike.refused) != (origin, refused));
+        let strike = Strike {
+            origin,
+            refused,
+            since: now,
+        };
+        push_bounded(&mut self.strikes, strike);
     }
 
-    /// One request was refused with two tokens there; the second was `generation`.
-    pub(super) fn trip(&mut self, origin: u64, route: u64, generation: Generation, now: Instant) {
-        self.strike(origin, now);
+    /// A request that was refused with that token there was accepted with a newer one.
+    pub(super) fn take_back(&mut self, origin: u64, refused: Generation) {
+        self.strikes
+            .retain(|strike| (strike.origin, strike.refused) != (origin, refused));
+    }
+
+    /// One request was refused with two tokens there, `refused` and `generation`.
+    pub(super) fn trip(&mut self, origin: u64, route: Option<u64>, tokens: (Generation, Generation), now: Instant) {
+        let (refused, generation) = tokens;
+        self.strike(origin, refused, now);
+        let Some(route) = route else { return };
         self.tripped
             .retain(|trip| trip.route != route && holds(trip.since, now));
         let trip = Trip {
@@ -94,14 +161,20 @@ impl Breaker {
         push_bounded(&mut self.tripped, trip);
     }
 
-    /// A token was accepted, at a route if it is known. Returns whether anything is still tripped.
-    pub(super) fn accepted(&mut self, generation: Generation, route: Option<u64>, now: Instant) -> bool {
+    /// A token was accepted, at a route if it is known. Returns whether anything is still tripped, and whether
+    /// the breaker was open there.
+    pub(super) fn accepted(&mut self, generation: Generation, place: Place, now: Instant) -> (bool, bool) {
+        let proven = |trip: &Trip| Some(trip.route) == place.route && trip.proven && holds(trip.since, now);
+        let closed = self.tripped.iter().any(proven) && self.was_held(place.origin, now);
+        if closed {
+            self.held.retain(|(origin, _)| *origin != place.origin);
+        }
         self.tripped
-            .retain(|trip| Some(trip.route) != route && holds(trip.since, now));
+            .retain(|trip| Some(trip.route) != place.route && holds(trip.since, now));
         for trip in &mut self.tripped {
             trip.proven |= trip.generation <= generation;
         }
-        !self.tripped.is_empty()
+        (!self.tripped.is_empty(), closed)
     }
 }
 
@@ -130,61 +203,99 @@ mod tests {
     };
     const TOKEN: Generation = Generation::FIRST;
 
-    #[tokio::test(start_paused = true)]
-    async fn an_untried_token_refused_costs_one_fetch_a_minute() {
-        let mut breaker = Breaker::default();
-        assert!(breaker.admits(HERE, false, Instant::now()));
-        assert!(!breaker.admits(HERE, false, Instant::now()));
-        tokio::time::advance(HELD).await;
-        assert!(breaker.admits(HERE, false, Instant::now()));
+    impl Breaker {
+        /// Whether a refusal of the `nth` token here may cost a fetch.
+        fn pays(&mut self, nth: u64, accepted: bool) -> bool {
+            !self.rule(HERE, Generation::nth(nth), accepted, Instant::now()).holds()
+        }
+
+        fn trips(&mut self, route: u64) {
+            self.trip(1, Some(route), (TOKEN, TOKEN), Instant::now());
+        }
+
+        fn accepts(&mut self, place: Place) -> (bool, bool) {
+            self.accepted(TOKEN, place, Instant::now())
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_accepted_token_refused_always_costs_a_fetch() {
+    async fn an_untried_token_refused_costs_one_fetch_a_minute() {
         let mut breaker = Breaker::default();
-        assert!((0..100).all(|_| breaker.admits(HERE, true, Instant::now())));
+        assert!(breaker.pays(1, false));
+        assert!(!breaker.pays(2, false));
+        tokio::time::advance(HELD).await;
+        assert!(breaker.pays(2, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_accepted_token_refused_costs_a_fetch_each_time_that_the_newer_one_helps() {
+        let mut breaker = Breaker::default();
+        for nth in 1..=100 {
+            assert!(breaker.pays(nth, true));
+            breaker.take_back(1, Generation::nth(nth));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_whose_replays_nobody_sees_strike_five_times() {
+        let mut breaker = Breaker::default();
+        let paid = (1..=100).filter(|nth| breaker.pays(*nth, true)).count();
+        assert_eq!(paid, STRIKES);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_origin_that_strikes_five_times_is_held_until_it_behaves_for_a_minute() {
         let mut breaker = Breaker::default();
-        for route in 0..5 {
-            assert!(breaker.admits(HERE, true, Instant::now()));
-            breaker.trip(1, route, TOKEN, Instant::now());
+        for nth in 1..=5 {
+            assert!(breaker.pays(nth, true));
+            breaker.trip(1, Some(nth), (Generation::nth(nth), TOKEN), Instant::now());
         }
         let mut paid = 0;
-        for _ in 0..300 {
-            paid += usize::from(breaker.admits(HERE, true, Instant::now()));
+        for nth in 6..306 {
+            paid += usize::from(breaker.pays(nth, true));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert_eq!(paid, 4);
         tokio::time::advance(HELD).await;
-        assert!((0..100).all(|_| breaker.admits(HERE, true, Instant::now())));
+        assert!(breaker.pays(306, true) && breaker.pays(307, true));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_route_is_held_once_its_token_is_accepted_elsewhere_and_until_it_accepts() {
         let mut breaker = Breaker::default();
-        breaker.trip(1, 7, TOKEN, Instant::now());
-        assert!(
-            breaker.admits(HERE, true, Instant::now()),
-            "revoked twice, for all that is known"
-        );
-        assert!(breaker.accepted(TOKEN, ELSEWHERE.route, Instant::now()));
-        assert!(!breaker.admits(HERE, true, Instant::now()));
-        assert!(breaker.admits(ELSEWHERE, true, Instant::now()));
-        assert!(!breaker.accepted(TOKEN, HERE.route, Instant::now()));
-        assert!(breaker.admits(HERE, true, Instant::now()));
+        breaker.trips(7);
+        assert!(breaker.pays(1, true), "revoked twice, for all that is known");
+        assert_eq!(breaker.accepts(ELSEWHERE), (true, false));
+        assert!(!breaker.pays(2, true));
+        assert!(!breaker.rule(ELSEWHERE, TOKEN, true, Instant::now()).holds());
+        assert!(!breaker.pays(2, true));
+        assert_eq!(breaker.accepts(HERE), (false, true));
+        assert!(breaker.pays(2, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_says_when_it_opens_and_when_it_closes() {
+        let mut breaker = Breaker::default();
+        let mut rule = |nth| breaker.rule(HERE, Generation::nth(nth), false, Instant::now());
+        assert_eq!(rule(1), Ruling::Fetch { closed: false });
+        assert_eq!(rule(2), Ruling::Hold { opened: true });
+        assert_eq!(rule(2), Ruling::Hold { opened: false });
+        tokio::time::advance(HELD - Duration::from_secs(1)).await;
+        assert_eq!(rule(2), Ruling::Hold { opened: false });
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(rule(2), Ruling::Fetch { closed: true });
+        assert!(!breaker.is_open(Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_so_many_places_are_kept_and_not_for_ever() {
         let mut breaker = Breaker::default();
         for route in 0..10_000 {
-            breaker.trip(1, route, TOKEN, Instant::now());
+            breaker.trips(route);
+            breaker.trip(route, None, (TOKEN, TOKEN), Instant::now());
         }
-        assert_eq!(breaker.tripped.len(), PLACES);
+        assert_eq!((breaker.tripped.len(), breaker.strikes.len()), (PLACES, PLACES));
         tokio::time::advance(HELD).await;
-        assert!(!breaker.accepted(TOKEN, None, Instant::now()));
+        assert!(!breaker.accepts(HERE).0);
     }
 }

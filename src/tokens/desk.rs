@@ -5,20 +5,21 @@
 //! this file waits, wakes, spawns or calls out: the engine does that after the lock is given back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::breaker::{Breaker, Place};
+use super::breaker::{Breaker, Place, Ruling};
 use super::flight::{Flight, Landing};
 use super::schedule::{Clearance, Schedule};
 use crate::challenge::Challenge;
-use crate::clock::Wall;
+use crate::clock::{Skew, Wall};
 use crate::error::{Error, FetchError, Kind};
-use crate::event::HandedBack;
+use crate::event::{HandedBack, Observers};
 use crate::lifetime::{Freshness, Plan, RefreshPolicy};
 use crate::provider::{Cause, IfLost};
-use crate::token::{Generation, Secret, Token};
+use crate::token::{Generation, Secret, Token, Warning};
 
 /// A token in place. Immutable; everything a request needs of it comes from one of these.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub(super) struct Outlook<'a> {
     pub(super) mono: Instant,
     pub(super) wall: Wall,
     pub(super) policy: &'a RefreshPolicy,
+    pub(super) observers: &'a Observers,
     pub(super) runtime: bool,
     pub(super) engine: u64,
 }
@@ -49,6 +51,8 @@ pub(super) struct Vetted {
     pub(super) sent: Wall,
     pub(super) issued: Wall,
     pub(super) dies: Wall,
+    /// How far its issuer's clock is from ours, if that could be told.
+    pub(super) skew: Option<Skew>,
 }
 
 /// What a caller who needs a token gets.
@@ -67,8 +71,18 @@ pub(crate) enum Refusal {
     Replay,
     /// One is being fetched.
     Wait(Landing),
-    /// The server's answer goes to the caller.
-    HandBack(HandedBack),
+    /// The server's answer goes to the caller, and why no fetch was begun if one was wanted.
+    HandBack(HandedBack, Option<Error>),
+}
+
+/// What a refusal comes to, and what is to be told of it.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) departure: Departure,
+    /// It is the one that marks the token.
+    pub(super) first: bool,
+    /// What the breaker said, if it was asked.
+    pub(super) ruling: Option<Ruling>,
 }
 
 /// What keeps a token alive without traffic.
@@ -91,6 +105,8 @@ pub(super) struct Desk {
     pub(super) breaker: Breaker,
     pub(super) phase: Phase,
     pub(super) fetches: u64,
+    /// As the issuer's last answer showed it.
+    skew: Option<Skew>,
     /// Sent by the flights that have landed.
     exchanges: u64,
     /// The generation that is published next.
@@ -104,8 +120,8 @@ pub(super) struct Desk {
     elapsed: bool,
     /// The last mark of all: which generation, at which tick.
     mark: Option<(Generation, u64)>,
-    /// The generation for which a provider was already asked for more than a newer token.
-    stepped_up: Option<Generation>,
+    /// The generation for which a provider was already asked for more than a newer token, and its answer.
+    stepped_up: Option<(Generation, Option<Error>)>,
     air: Option<Aloft>,
     /// Begins when the one in the air has landed.
     next: Option<Arc<Flight>>,
@@ -122,8 +138,8 @@ pub(super) enum Phase {
 
 struct Aloft {
     flight: Arc<Flight>,
-    /// The tick at which it began; `None` while it is waiting for its time.
-    begun: Option<u64>,
+    /// The tick at which it began, and when; `None` while it is waiting for its time.
+    begun: Option<(u64, Instant)>,
 }
 
 impl Desk {
@@ -135,6 +151,7 @@ impl Desk {
             breaker: Breaker::default(),
             phase: Phase::Open,
             fetches: 0,
+            skew: None,
             exchanges: 0,
             upcoming: Generation::FIRST,
             repeated: false,
@@ -168,12 +185,16 @@ impl Desk {
         if let Some(current) = self.usable(at.wall) {
             return (Admission::Use(current.clone()), None);
         }
-        let cause = match &self.current {
+        self.board(at, self.cause(), None)
+    }
+
+    /// Why there is nothing that may go out.
+    pub(super) fn cause(&self) -> Cause {
+        match &self.current {
             None => Cause::Initial,
             Some(_) if self.refused.is_some() => Cause::Refused,
             Some(_) => Cause::Expiring,
-        };
-        self.board(at, cause, None)
+        }
     }
 
     /// A fetch is wanted whatever the schedule says.
@@ -189,7 +210,7 @@ impl Desk {
         if !at.runtime {
             return (Admission::Deny(Error::new(Kind::NoRuntime)), None);
         }
-        self.enqueue(Flight::new(Cause::Requested, self.fence, at.policy.max_waiters))
+        self.enqueue(self.flight(Cause::Requested, at))
     }
 
     /// The current token is stale: a fetch may begin, but nobody waits for it.
@@ -204,7 +225,7 @@ impl Desk {
             None => (None, Some(at.mono + NEVER)),
             Some(Some(until)) if until > at.mono => (None, Some(until)),
             Some(_) => {
-                let flight = Flight::new(Cause::Expiring, self.fence, at.policy.max_waiters);
+                let flight = self.flight(Cause::Expiring, at);
                 (self.start(flight).1, soon)
             }
         }
@@ -233,14 +254,13 @@ impl Desk {
             None => Upkeep::Rest(None),
             Some(Some(until)) if until > at.mono => Upkeep::Rest(Some(until)),
             Some(_) => {
-                let flight = Flight::new(cause, self.fence, at.policy.max_waiters);
+                let flight = self.flight(cause, at);
                 self.start(flight).1.map_or(Upkeep::Rest(None), Upkeep::Fly)
             }
         }
     }
 
     /// A server refused `generation`. `accepted`: somebody has accepted it before.
-    /// The flag says whether this refusal is the one that marks it.
     pub(super) fn refuse(
         &mut self,
         generation: Generation,
@@ -248,10 +268,9 @@ impl Desk {
         challenge: Challenge,
         accepted: bool,
         at: Outlook<'_>,
-    ) -> (Refusal, Departure, bool) {
-        let hand_back = |reason| (Refusal::HandBack(reason), None, false);
+    ) -> Refused {
         let Some(current) = self.current.as_ref().map(|current| (current.generation, current.begun)) else {
-            return hand_back(HandedBack::NotRenewed);
+            return Refused::to((Refusal::HandBack(HandedBack::NotRenewed, None), None));
         };
         if generation < current.0 {
             // Late: the token in place answers, unless its fetch began before the mark.
@@ -259,48 +278,58 @@ impl Desk {
                 .mark
                 .is_some_and(|(marked, tick)| marked == generation && current.1 < tick);
             if let Some(flight) = self.answering().filter(|_| too_old) {
-                return (Refusal::Wait(flight.join()), None, false);
+                return Refused::to((Refusal::Wait(flight.join()), None));
             }
             let (admission, departure) = self.need(at);
-            return (Refusal::from(admission), departure, false);
+            return Refused::to((Refusal::from(admission), departure));
         }
         if wants_step_up(&challenge) {
-            let (refusal, departure) = self.step_up(generation, challenge, at);
-            return (refusal, departure, false);
+            return Refused::to(self.step_up(generation, challenge, at));
         }
-        let first = self.refused.is_none();
-        if first {
-            if !self.breaker.admits(place, accepted && !self.repeated, at.mono) {
-                // A fetch that an earlier refusal is paying for answers this one too.
-                return match self.ahead() {
-                    Some(flight) => (Refusal::Wait(flight.join()), None, false),
-                    None => hand_back(HandedBack::Breaker),
-                };
-            }
-            self.tick += 1;
-            self.refused = Some(self.tick);
-            self.mark = Some((generation, self.tick));
+        if self.refused.is_some() {
+            let (admission, departure) = self.board(at, Cause::Refused, Some(challenge));
+            return Refused::to((Refusal::from(admission), departure));
         }
+        let ruling = self
+            .breaker
+            .rule(place, generation, accepted && !self.repeated, at.mono);
+        if ruling.holds() {
+            // A fetch that an earlier refusal is paying for answers this one too.
+            let refusal = match self.ahead() {
+                Some(flight) => Refusal::Wait(flight.join()),
+                None => Refusal::HandBack(HandedBack::Breaker, None),
+            };
+            return Refused {
+                ruling: Some(ruling),
+                ..Refused::to((refusal, None))
+            };
+        }
+        self.tick += 1;
+        self.refused = Some(self.tick);
+        self.mark = Some((generation, self.tick));
         let (admission, departure) = self.board(at, Cause::Refused, Some(challenge));
-        (Refusal::from(admission), departure, first)
+        Refused {
+            refusal: Refusal::from(admission),
+            departure,
+            first: true,
+            ruling: Some(ruling),
+        }
     }
 
     /// Asks the provider, once per token, for what the server demands beyond a newer token.
     fn step_up(&mut self, generation: Generation, challenge: Challenge, at: Outlook<'_>) -> (Refusal, Departure) {
-        let asked = self.stepped_up == Some(generation);
-        let cleared = matches!(
-            self.schedule.needed(at.mono, std::time::Duration::ZERO),
-            Clearance::Go(None)
-        );
+        let before = self.stepped_up.as_ref().filter(|(asked, _)| *asked == generation);
+        let cleared = matches!(self.schedule.needed(at.mono, Duration::ZERO), Clearance::Go(None));
         let aloft = self.air.as_ref().filter(|air| air.flight.step_up);
         match aloft {
             Some(air) => (Refusal::Wait(air.flight.join()), None),
-            None if asked || !cleared || !at.runtime || self.phase != Phase::Open || self.air.is_some() => {
-                (Refusal::HandBack(HandedBack::StepUp), None)
+            None if before.is_some() || !cleared || !at.runtime || self.phase != Phase::Open || self.air.is_some() => {
+                let answer = before.and_then(|(_, answer)| answer.clone());
+                (Refusal::HandBack(HandedBack::StepUp, answer), None)
             }
             None => {
-                self.stepped_up = Some(generation);
-                let mut flight = Flight::new(Cause::Refused, self.fence, at.policy.max_waiters);
+                self.stepped_up = Some((generation, None));
+                let mut flight = self.flight(Cause::Refused, at);
                 flight.challenge = Some(challenge);
                 flight.step_up = true;
                 let (admission, departure) = self.start(flight);
@@ -326,7 +355,7 @@ impl Desk {
         if let Some(flight) = self.answering() {
             return (Admission::Wait(flight.join()), None);
         }
-        let mut flight = Flight::new(cause, self.fence, at.policy.max_waiters);
+        let mut flight = self.flight(cause, at);
         flight.challenge = challenge;
         if self.air.is_some() {
             return self.enqueue(flight);
@@ -347,7 +376,7 @@ impl Desk {
         let air = self.air.as_ref().filter(|air| {
             // A flight that was begun because of a refusal also answers for the token that an
             // earlier flight published meanwhile: both are older than what it brings.
-            let recent = air.begun.is_none_or(|tick| tick >= mark) || air.flight.cause == Cause::Refused;
+            let recent = air.begun.is_none_or(|(tick, _)| tick >= mark) || air.flight.cause == Cause::Refused;
             air.flight.fence == self.fence && recent && !air.flight.step_up
         });
         air.map(|air| &air.flight).or(self.next.as_ref())
@@ -373,6 +402,10 @@ impl Desk {
         (Admission::Wait(next.join()), None)
     }
 
+    fn flight(&self, cause: Cause, at: Outlook<'_>) -> Flight {
+        Flight::new(cause, self.fence, at.policy.max_waiters, at.observers.clone())
+    }
+
     fn start(&mut self, flight: Flight) -> (Admission, Departure) {
         let flight = Arc::new(flight);
         let landing = flight.join();
@@ -384,12 +417,12 @@ impl Desk {
     }
 
     /// The fetch goes out now.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, now: Instant) {
         self.tick += 1;
         self.fetches += 1;
         let tick = self.tick;
         if let Some(air) = &mut self.air {
-            air.begun = Some(tick);
+            air.begun = Some((tick, now));
         }
     }
 
@@ -405,18 +438,27 @@ impl Desk {
             sent,
             issued,
             dies,
+            skew,
         } = vetted;
+        self.skew = skew.or(self.skew);
         let hint = token.refresh_hint().map(|after| issued.after(after));
         let renew_by = token.renewal_deadline().map(Wall::of);
         let plan = at.policy.plan((sent, at.wall, dies), hint, renew_by);
         let previous = self.current.as_ref().map(|current| current.token.secret());
         self.repeated = previous == Some(token.secret());
+        let token = match self.repeated {
+            true => token.warning(Warning::Repeated),
+            false => token,
+        };
         let pause = (self.repeated || self.refused.is_some()).then_some(plan.min_interval);
         self.schedule.succeeded(at.mono, pause);
         let generation = self.upcoming;
         self.upcoming = generation.next();
         let token = token.landed(at.engine, generation, issued.to_system_time(), dies.to_system_time());
-        let begun = self.ground().and_then(|air| air.begun).unwrap_or(self.tick);
+        let begun = self
+            .ground()
+            .and_then(|air| air.begun)
+            .map_or(self.tick, |(tick, _)| tick);
         let current = Arc::new(Current {
             token,
             generation,
@@ -438,6 +480,9 @@ impl Desk {
     /// Takes a flight that brought nothing out of the air; returns the error as callers see it.
     pub(super) fn fail(&mut self, flight: &Flight, error: FetchError, if_lost: IfLost, now: Instant) -> FetchError {
         self.ground();
+        if let Some((_, answer)) = self.stepped_up.as_mut().filter(|_| flight.step_up) {
+            *answer = Some(error.clone().into());
+        }
         // A refused step-up says nothing about the credential; a lost one may have spent it.
         if flight.step_up && !error.is_lost() || !self.counts(flight) {
             return error;
@@ -445,21 +490,25 @@ impl Desk {
         self.schedule.failed(error, if_lost, now)
     }
 
-    /// Takes a flight out of the air that ended without a word.
+    /// Takes a flight out of the air that ended without a word. Returns how long it was there, and who
+    /// wanted to go up next; `None` if it had landed.
     pub(super) fn abort(
         &mut self,
         flight: &Arc<Flight>,
         if_lost: IfLost,
         policy: &RefreshPolicy,
         now: Instant,
-    ) -> Option<Arc<Flight>> {
+    ) -> Option<(Duration, Option<Arc<Flight>>)> {
         let pause = self.min_interval(policy);
         self.air.as_ref().filter(|air| Arc::ptr_eq(&air.flight, flight))?;
         let air = self.ground()?;
         if self.counts(flight) {
             self.schedule.aborted(air.begun.is_some(), if_lost, pause, now);
         }
-        self.next.take()
+        let took = air
+            .begun
+            .map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(since));
+        Some((took, self.next.take()))
     }
 
     /// Takes a flight out of the air whose answer no longer counts.
@@ -509,6 +558,7 @@ impl Desk {
         self.mark = None;
         self.schedule = Schedule::default();
         self.breaker = Breaker::default();
+        self.skew = None;
         self.credential = credential.map(|credential| Arc::new(Secret::new(credential)));
         let aloft = self.air.as_ref().map(|air| air.flight.clone());
         if let Some(flight) = &aloft {
@@ -537,11 +587,16 @@ impl Desk {
         self.air.as_ref().map(|air| &air.flight)
     }
 
+    /// How far the issuer's clock is ahead of ours, in seconds, if no step of ours has made that void.
+    pub(super) fn skew(&self, at: Outlook<'_>) -> Option<i64> {
+        self.skew.and_then(|skew| skew.seconds(at.wall, at.mono))
+    }
+
     pub(super) fn is_refused(&self) -> bool {
         self.refused.is_some()
     }
 
-    pub(super) fn min_interval(&self, policy: &RefreshPolicy) -> std::time::Duration {
+    pub(super) fn min_interval(&self, policy: &RefreshPolicy) -> Duration {
         let current = self.current.as_ref();
         current.map_or(policy.min_interval, |current| current.plan.min_interval)
     }
@@ -552,7 +607,19 @@ impl From<Admission> for Refusal {
         match admission {
             Admission::Use(_) => Self::Replay,
             Admission::Wait(landing) => Self::Wait(landing),
-            Admission::Deny(_) => Self::HandBack(HandedBack::NotRenewed),
+            Admission::Deny(error) => Self::HandBack(HandedBack::NotRenewed, Some(error)),
+        }
+    }
+}
+
+impl Refused {
+    /// Of a refusal that marks nothing, and about which the breaker was not asked.
+    fn to((refusal, departure): (Refusal, Departure)) -> Self {
+        Self {
+            refusal,
+            departure,
+            first: false,
+            ruling: None,
         }
     }
 }
@@ -566,7 +633,7 @@ fn wants_step_up(challenge: &Challenge) -> bool {
 }
 
 /// While a fetch is in the air, calls with a stale token take the lock this seldom. A landing ends it.
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Longer than any process; `Instant` has no end of its own.
-const NEVER: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 24 * 3600);
+const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

@@ -3,7 +3,6 @@
 //! The [`desk`](super::desk) decides under a lock. What it decided is done here, after the lock is
 //! given back: flights are started, tokens published, waiters woken, observers told.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,19 +11,19 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::breaker::Place;
-use super::desk::{Admission, Current, Departure, Desk, Outlook, Refusal};
+use super::breaker::{Place, Ruling};
+use super::desk::{Admission, Current, Departure, Desk, Outlook, Refusal, Refused};
 use super::fetch;
 use super::flight::{Flight, Landed};
 use super::store::Store;
 use crate::challenge::Challenge;
 use crate::clock::{Clock, Wall};
 use crate::error::{Error, Kind};
-use crate::event::{Event, HandedBack, Observe};
+use crate::event::{Event, HandedBack, Observers, Skipped};
 use crate::lifetime::{Freshness, RefreshPolicy};
-use crate::provider::AnyProvider;
+use crate::provider::{AnyProvider, Cause};
 use crate::stripe::Padded;
-use crate::token::Generation;
+use crate::token::{Fingerprint, Generation};
 
 pub(crate) struct Engine {
     /// The generation that may go out, or zero. Written under the desk's lock only, after `current`;
@@ -57,7 +56,7 @@ pub(crate) struct Engine {
     pub(super) policy: RefreshPolicy,
     pub(super) clock: Clock,
     pub(super) store: Option<Arc<dyn Store>>,
-    observers: Vec<Arc<dyn Observe>>,
+    pub(super) observers: Observers,
     id: u64,
 }
 
@@ -67,7 +66,7 @@ impl Engine {
         policy: RefreshPolicy,
         clock: Clock,
         store: Option<Arc<dyn Store>>,
-        observers: Vec<Arc<dyn Observe>>,
+        observers: Observers,
     ) -> Self {
         // Zero is nobody's.
         static IDS: AtomicU64 = AtomicU64::new(1);
@@ -123,12 +122,24 @@ impl Engine {
             return Admission::Use(current);
         }
         let runtime = Handle::try_current().ok();
-        let (admission, departure) = self.desk().need(self.outlook(runtime.is_some()));
+        let (admission, departure, cause) = {
+            let mut desk = self.desk();
+            let (admission, departure) = desk.need(self.outlook(runtime.is_some()));
+            (admission, departure, desk.cause())
+        };
         self.depart(departure, runtime);
         match admission {
-            Admission::Deny(error) => self.last_resort().map_or(Admission::Deny(error), Admission::Use),
+            Admission::Deny(error) => {
+                self.skipped(cause, &error);
+                self.last_resort().map_or(Admission::Deny(error), Admission::Use)
+            }
             admitted => admitted,
         }
+    }
+
+    fn skipped(&self, cause: Cause, error: &Error) {
+        let reason = Skipped::of(error);
+        self.tell(&Event::Skipped { cause, reason });
     }
 
     /// The current token if it may go out, without a lock.
@@ -151,7 +162,7 @@ impl Engine {
         }
         let runtime = Handle::try_current().ok();
         let outlook = self.outlook(runtime.is_some());
-        let departure = {
+        let (departure, held_up) = {
             let mut desk = self.desk();
             let (departure, useless_until) = desk.renew(outlook);
             if let Some(until) = useless_until {
@@ -159,8 +170,12 @@ impl Engine {
                 let quiet = wall.after(until.saturating_duration_since(outlook.mono));
                 self.quiet_until.store(quiet.nanos(), Ordering::Relaxed);
             }
-            departure
+            let rests = desk.in_air().is_none();
+            (departure, desk.schedule.last_error().filter(|_| rests))
         };
+        if let Some(error) = held_up {
+            self.skipped(Cause::Expiring, &error);
+        }
         self.depart(departure, runtime);
     }
 
@@ -179,51 +194,76 @@ impl Engine {
         self.keep();
         let runtime = Handle::try_current().ok();
         let accepted = self.accepted.0.load(Ordering::Relaxed) >= generation.get();
-        let (refusal, departure, marked) = {
+        let (refused, token) = {
             let mut desk = self.desk();
             let decided = desk.refuse(generation, place, challenge, accepted, self.outlook(runtime.is_some()));
             if desk.is_refused() {
                 self.signal.0.store(0, Ordering::Release);
             }
-            decided
+            let marked = desk.current.as_ref().filter(|_| decided.first);
+            let token = marked.map(|current| current.token.fingerprint());
+            (decided, token)
         };
-        if marked {
+        if refused.first {
             self.pulse.send_replace(());
-            self.tell(&Event::Refused { generation });
         }
-        if let Refusal::HandBack(HandedBack::Breaker) = refusal {
-            self.tell(&Event::BreakerHeld { generation });
-        }
-        self.depart(departure, runtime);
-        refusal
+        self.tell_of_refusal(generation, token, &refused);
+        self.depart(refused.departure, runtime);
+        refused.refusal
     }
 
-    /// The replay of a request was refused as well.
+    fn tell_of_refusal(&self, generation: Generation, token: Option<Fingerprint>, refused: &Refused) {
+        match refused.ruling {
+            Some(Ruling::Hold { opened: true }) => self.tell(&Event::BreakerOpened { generation }),
+            Some(Ruling::Fetch { closed: true }) => self.tell(&Event::BreakerClosed { generation }),
+            _ => {}
+        }
+        if let Some(token) = token {
+            self.tell(&Event::Refused { generation, token });
+        }
+        match &refused.refusal {
+            Refusal::HandBack(HandedBack::Breaker, _) => self.tell(&Event::BreakerHeld { generation }),
+            Refusal::HandBack(_, Some(error)) => self.skipped(Cause::Refused, error),
+            _ => {}
+        }
+    }
+
+    /// One request was refused with two tokens.
     #[cold]
-    pub(crate) fn refuse_again(&self, generation: Generation, place: Place) {
-        if let Some(route) = place.route {
-            let mut desk = self.desk();
-            desk.breaker.trip(place.origin, route, generation, Instant::now());
+    pub(crate) fn refuse_again(&self, tokens: (Generation, Generation), place: Place) {
+        let mut desk = self.desk();
+        desk.breaker.trip(place.origin, place.route, tokens, Instant::now());
+        if place.route.is_some() {
             self.tripped.0.store(true, Ordering::Relaxed);
         }
     }
 
-    /// A server accepted `generation`.
+    /// A server accepted `generation`, of a request that it had `refused` with an older one, if it had.
     #[inline]
-    pub(crate) fn accept(&self, generation: Generation, place: impl FnOnce() -> Place) {
+    pub(crate) fn accept(&self, generation: Generation, refused: Option<Generation>, place: impl FnOnce() -> Place) {
         if self.accepted.0.load(Ordering::Relaxed) < generation.get() {
             self.accepted.0.fetch_max(generation.get(), Ordering::Relaxed);
         }
-        if self.tripped.0.load(Ordering::Relaxed) {
-            self.accept_while_tripped(generation, place());
+        if refused.is_some() || self.tripped.0.load(Ordering::Relaxed) {
+            self.accept_in_trouble(generation, refused, place());
         }
     }
 
+    /// A renewal helped, or some route is tripped.
     #[cold]
-    fn accept_while_tripped(&self, generation: Generation, place: Place) {
-        let mut desk = self.desk();
-        let still = desk.breaker.accepted(generation, place.route, Instant::now());
-        self.tripped.0.store(still, Ordering::Relaxed);
+    fn accept_in_trouble(&self, generation: Generation, refused: Option<Generation>, place: Place) {
+        let closed = {
+            let mut desk = self.desk();
+            if let Some(refused) = refused {
+                desk.breaker.take_back(place.origin, refused);
+            }
+            let (still, closed) = desk.breaker.accepted(generation, place, Instant::now());
+            self.tripped.0.store(still, Ordering::Relaxed);
+            closed
+        };
+        if closed {
+            self.tell(&Event::BreakerClosed { generation });
+        }
     }
 
     /// Starts a flight that the desk decided on. The lock must have been given back: a runtime that
@@ -244,6 +284,7 @@ impl Engine {
             mono: Instant::now(),
             wall: self.now(),
             policy: &self.policy,
+            observers: &self.observers,
             runtime,
             engine: self.id,
         }
@@ -268,10 +309,18 @@ impl Engine {
     /// A flight ended without a word: its task panicked or was aborted, or its runtime ended.
     pub(super) fn abort(&self, flight: &Arc<Flight>) {
         let if_lost = self.provider.if_lost();
-        let next = self.desk().abort(flight, if_lost, &self.policy, Instant::now());
+        let aborted = self.desk().abort(flight, if_lost, &self.policy, Instant::now());
         let error = Error::new(Kind::Aborted);
-        for stranded in [Some(flight), next.as_ref()].into_iter().flatten() {
-            stranded.land(Landed::Failed(error.clone()));
+        let mut waited = flight.land(Landed::Failed(error.clone()));
+        if let Some((took, next)) = aborted {
+            waited += next.map_or(0, |next| next.land(Landed::Failed(error.clone())));
+            self.tell(&Event::FetchFailed {
+                cause: flight.cause,
+                class: None,
+                error,
+                took,
+                waited,
+            });
         }
         self.is_grounded();
     }
@@ -283,9 +332,6 @@ impl Engine {
     }
 
     pub(crate) fn tell(&self, event: &Event) {
-        for observer in &self.observers {
-            // An observer that panics must not take a fetch with it.
-            let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(event)));
-        }
+        self.observers.tell(event);
     }
 }

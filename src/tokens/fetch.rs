@@ -4,6 +4,7 @@
 //! rotated credential lands even if every handle is gone. Once landed it holds only a `Weak` and goes
 //! on as the timer of its token: when the monotonic clock says that the time is over, so does the engine.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,11 +17,11 @@ use super::desk::{Current, Departure, Phase, Vetted};
 use super::engine::Engine;
 use super::flight::{Flight, Landed};
 use super::store;
-use crate::clock::{A_YEAR, Wall};
+use crate::clock::{A_YEAR, Skew, Wall};
 use crate::error::{Class, Error, FetchError};
 use crate::event::Event;
 use crate::provider::{FetchContext, IfLost, MOST};
-use crate::token::{Expiry, Generation, Token, Warning};
+use crate::token::{Expiry, Token, Warning};
 
 /// Flies `flight`, and whatever was waiting for the air to be free.
 ///
@@ -65,7 +66,7 @@ impl Pilot {
         }
         let (lost_before, sent) = {
             let mut desk = engine.desk();
-            desk.begin();
+            desk.begin(Instant::now());
             (desk.schedule.lost(), engine.outlook(true))
         };
         engine.tell(&Event::FetchBegan { cause: flight.cause });
@@ -77,11 +78,13 @@ impl Pilot {
                 desk.adopt(credential);
             }
             drop(desk);
-            engine.vet(token, asked).map_err(|error| match brought {
-                // Nothing is ambiguous any more about a credential that was replaced.
-                Some(credential) => error.new_credential(credential),
-                None => error,
-            })
+            engine
+                .vet(token, asked, Some((sent.wall, sent.mono)))
+                .map_err(|error| match brought {
+                    // Nothing is ambiguous any more about a credential that was replaced.
+                    Some(credential) => error.new_credential(credential),
+                    None => error,
+                })
         });
         let took = sent.mono.elapsed();
         match fetched {
@@ -153,21 +156,27 @@ impl Pilot {
         let limit = limit.saturating_mul(engine.provider.exchanges().clamp(1, MOST));
         let budget = &self.flight.budget;
         let spent_before = budget.spent();
-        let fetched = timeout(limit, engine.provider.fetch(context))
-            .await
-            .unwrap_or_else(|_| {
-                Err(FetchError::transient(format!(
-                    "the provider did not answer within {limit:?}; \
+        let fetched = timeout(limit, self.asked(context)).await.unwrap_or_else(|_| {
+            Err(FetchError::transient(format!(
+                "the provider did not answer within {limit:?}; \
                  if its client goes through the layer that waits for it, give it a client of its own"
-                ))
-                .lost())
-            });
+            ))
+            .lost())
+        });
         // A client of the provider's own takes none, but something was sent: an answer came or was lost.
         let sent = fetched.as_ref().map_or_else(FetchError::is_lost, |_| true);
         if sent && budget.spent() == spent_before {
             let _ = budget.take();
         }
         fetched
+    }
+
+    /// The provider's future, in the span of whoever observes with one.
+    fn asked(&self, context: FetchContext) -> impl Future<Output = Result<Token, FetchError>> + Send {
+        let fetch = self.engine.provider.fetch(context);
+        #[cfg(feature = "tracing")]
+        let fetch = tracing::Instrument::instrument(fetch, self.engine.observers.span(self.flight.cause));
+        fetch
     }
 
     /// Persist, publish, wake, tell.
@@ -203,6 +212,7 @@ impl Pilot {
         });
         engine.tell(&Event::Renewed {
             generation: current.generation,
+            token: current.token.fingerprint(),
             cause: flight.cause,
             took,
             expires_in: engine.now().until(current.plan.dies),
@@ -222,6 +232,11 @@ impl Pilot {
             if let Some(credential) = error.brought_credential().filter(|_| counts) {
                 desk.adopt(credential.clone());
             }
+            let error = match &flight.challenge {
+                // So that whoever is told knows what is needed, whichever provider it was.
+                Some(challenge) if error.class() == Class::NeedsInteraction => error.demanded(challenge.clone()),
+                _ => error,
+            };
             let error = desk.fail(flight, error, if_lost, Instant::now());
             // Who asked after a fence, or after a step-up failed, is not answered by this failure.
             let answers = counts && !flight.step_up;
@@ -254,7 +269,7 @@ impl Engine {
     /// Puts a token in place that nobody fetched, if it is alive. Its credential is used in any case.
     pub(super) fn begin_with(self: &Arc<Self>, token: Token) {
         let credential = token.renewal_credential().cloned();
-        let vetted = self.vet(token, self.now());
+        let vetted = self.vet(token, self.now(), None);
         let current = {
             let mut desk = self.desk();
             if let Some(credential) = credential {
@@ -285,6 +300,17 @@ impl Engine {
         }
     }
 
+    /// Only while it is in place.
+    fn tell_of_life(&self, current: &Current) {
+        let in_place = self.desk().current.as_ref().map(|current| current.generation);
+        if self.observers.pace.is_some() && in_place == Some(current.generation) {
+            self.tell(&Event::Alive {
+                generation: current.generation,
+                expires_in: self.now().until(current.plan.dies),
+            });
+        }
+    }
+
     fn warn_of(&self, current: &Current) {
         let generation = current.generation;
         for &warning in current.token.warnings() {
@@ -292,8 +318,9 @@ impl Engine {
         }
     }
 
-    /// Adopts nothing that is empty, unprintable or dead on arrival; knows when the rest dies.
-    fn vet(&self, token: Token, sent: Wall) -> Result<Vetted, FetchError> {
+    /// Adopts nothing that is empty, unprintable or dead on arrival; knows when the rest dies. `asked` is when the
+    /// provider was asked, by both clocks, if it was.
+    fn vet(&self, token: Token, sent: Wall, asked: Option<(Wall, Instant)>) -> Result<Vetted, FetchError> {
         if let Some(flaw) = token.flaw() {
             return Err(FetchError::transient(flaw));
         }
@@ -312,8 +339,17 @@ impl Engine {
                 "the token had expired when it arrived; compare the clocks",
             ));
         }
+        let arrived = (now, Instant::now());
+        let skew = asked
+            .zip(token.date())
+            .and_then(|(asked, date)| Skew::learned(date, asked, arrived));
+        let token = match skew {
+            Some(skew) if skew.is_wide() => token.warning(Warning::ClockSkewed),
+            _ => token,
+        };
         Ok(Vetted {
             token,
+            skew,
             sent,
             issued,
             dies: dies.min(now.after(A_YEAR)),
@@ -329,33 +365,46 @@ fn is_no_verdict(class: Class) -> bool {
 struct Timer {
     engine: std::sync::Weak<Engine>,
     published: watch::Receiver<u64>,
-    generation: Generation,
+    current: Arc<Current>,
     ends: Instant,
 }
 
 impl Timer {
-    fn of(engine: &Arc<Engine>, current: &Current) -> Self {
+    fn of(engine: &Arc<Engine>, current: &Arc<Current>) -> Self {
         Self {
             engine: Arc::downgrade(engine),
             published: engine.published.subscribe(),
-            generation: current.generation,
+            current: current.clone(),
             ends: Instant::now() + engine.now().until(current.plan.required),
         }
     }
 
-    /// Ends with its token, with the next one, or with the last handle.
+    /// Ends with its token, with the next one, or with the last handle; with an observer that wants to be told
+    /// how long the token lives, not with the token's own end.
     async fn run(mut self) {
+        let pace = self.engine.upgrade().and_then(|engine| engine.observers.pace);
         let replaced = async {
-            while *self.published.borrow_and_update() <= self.generation.get() {
+            while *self.published.borrow_and_update() <= self.current.generation.get() {
                 if self.published.changed().await.is_err() {
                     return;
                 }
             }
         };
-        if timeout_at(self.ends, replaced).await.is_err()
-            && let Some(engine) = self.engine.upgrade()
-        {
-            engine.elapse(self.generation);
+        let mut replaced = pin!(replaced);
+        let mut over = false;
+        loop {
+            let next = pace.map(|pace| Instant::now() + pace);
+            let wake = [next, (!over).then_some(self.ends)].into_iter().flatten().min();
+            let Some(wake) = wake else { return };
+            if timeout_at(wake, replaced.as_mut()).await.is_ok() {
+                return;
+            }
+            let Some(engine) = self.engine.upgrade() else { return };
+            if !over && wake == self.ends {
+                over = true;
+                engine.elapse(self.current.generation);
+            }
+            engine.tell_of_life(&self.current);
         }
     }
 }

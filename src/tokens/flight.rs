@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::challenge::Challenge;
 use crate::error::{Error, Kind};
+use crate::event::{Event, Observers, Waited};
 use crate::provider::{Budget, Cause};
 
 /// A fetch that was decided, is in the air, or has landed.
@@ -26,6 +27,8 @@ pub(crate) struct Flight {
     pub(super) fence: u64,
     /// What it may send, and has sent.
     pub(super) budget: Arc<Budget>,
+    /// Told how long each waited.
+    observers: Observers,
     seats: usize,
     state: Mutex<State>,
 }
@@ -42,7 +45,7 @@ pub(crate) enum Landed {
 }
 
 impl Flight {
-    pub(super) fn new(cause: Cause, fence: u64, seats: usize) -> Self {
+    pub(super) fn new(cause: Cause, fence: u64, seats: usize, observers: Observers) -> Self {
         Self {
             cause,
             challenge: None,
@@ -50,6 +53,7 @@ impl Flight {
             not_before: None,
             fence,
             budget: Arc::default(),
+            observers,
             seats,
             state: Mutex::new(State::InAir(Seats::default())),
         }
@@ -95,7 +99,16 @@ impl Flight {
 #[must_use = "a landing that is not polled waits for nothing"]
 pub(crate) struct Landing {
     flight: Arc<Flight>,
-    seat: Option<usize>,
+    /// Which one, and since when.
+    seat: Option<(usize, Instant)>,
+}
+
+impl Landing {
+    /// The wait of whoever sat there since then is over.
+    fn tell(&self, since: Instant, ended: Waited) {
+        let took = since.elapsed();
+        self.flight.observers.tell(&Event::Waited { took, ended });
+    }
 }
 
 impl Future for Landing {
@@ -106,38 +119,51 @@ impl Future for Landing {
         let limit = this.flight.seats;
         let waker = cx.waker().clone();
         let replaced;
-        let poll = match &mut *this.flight.lock() {
+        let landed = match &mut *this.flight.lock() {
             State::Landed(landed) => {
-                this.seat = None;
                 replaced = Some(waker);
-                Poll::Ready(landed.clone())
+                Some(landed.clone())
             }
             State::InAir(seats) if this.seat.is_none() && seats.taken >= limit => {
                 replaced = Some(waker);
-                Poll::Ready(Landed::Failed(Error::new(Kind::Overloaded { limit })))
+                Some(Landed::Failed(Error::new(Kind::Overloaded { limit })))
             }
             State::InAir(seats) => {
-                let (seat, before) = seats.take(this.seat, waker);
-                this.seat = Some(seat);
+                let since = this.seat.map_or_else(Instant::now, |(_, since)| since);
+                let (seat, before) = seats.take(this.seat.map(|(seat, _)| seat), waker);
+                this.seat = Some((seat, since));
                 replaced = before;
-                Poll::Pending
+                None
             }
         };
         // Outside the lock, as in `drop`.
         drop(replaced);
-        poll
+        let Some(landed) = landed else {
+            return Poll::Pending;
+        };
+        let ended = match &landed {
+            Landed::Published => Waited::Renewed,
+            Landed::Superseded => Waited::Superseded,
+            Landed::Failed(_) => Waited::Failed,
+        };
+        // Without a seat nobody waited.
+        if let Some((_, since)) = this.seat.take() {
+            this.tell(since, ended);
+        }
+        Poll::Ready(landed)
     }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        let Some(seat) = self.seat else { return };
+        let Some((seat, since)) = self.seat else { return };
         let left = match &mut *self.flight.lock() {
             State::InAir(seats) => seats.leave(seat),
             State::Landed(_) => None,
         };
         // Outside the lock: dropping a waker may drop a task, and that task another landing.
         drop(left);
+        self.tell(since, Waited::Left);
     }
 }
 
@@ -185,7 +211,7 @@ mod tests {
     use tokio_test::{assert_pending, assert_ready, task};
 
     fn flight(seats: usize) -> Arc<Flight> {
-        Arc::new(Flight::new(Cause::Initial, 0, seats))
+        Arc::new(Flight::new(Cause::Initial, 0, seats, Observers::new(Vec::new())))
     }
 
     #[test]

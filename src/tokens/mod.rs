@@ -26,10 +26,10 @@ use serde_json::Value;
 use crate::challenge::Challenge;
 use crate::clock::{Clock, Wall};
 use crate::error::{Class, Error, Faults};
-use crate::event::Observe;
+use crate::event::{Event, Observe, Observers};
 use crate::lifetime::{Freshness, RefreshPolicy};
 use crate::provider::{AnyProvider, TokenProvider};
-use crate::token::{Generation, Token};
+use crate::token::{Fingerprint, Generation, Token};
 
 pub(crate) use breaker::Place;
 pub(crate) use desk::{Admission, Current, Refusal};
@@ -170,6 +170,7 @@ impl Tokens {
         self.engine.provider.check_credential(&credential, &mut faults);
         faults.into_result()?;
         self.leave(desk::Phase::Open, Some(credential));
+        self.engine.tell(&Event::Installed);
         Ok(())
     }
 
@@ -178,6 +179,7 @@ impl Tokens {
     /// From now on there is [no token](Error::is_signed_out) until something is [installed](Self::install).
     pub fn sign_out(&self) {
         self.leave(desk::Phase::SignedOut, None);
+        self.engine.tell(&Event::SignedOut);
     }
 
     /// Decides on no more fetches, and waits until the one in the air, or waiting for its time, has landed.
@@ -190,6 +192,7 @@ impl Tokens {
         if let Some(stranded) = stranded {
             stranded.land(Landed::Superseded);
         }
+        self.engine.tell(&Event::ShutDown);
         loop {
             let mut grounded = std::pin::pin!(self.engine.grounded.notified());
             // Before looking, so that a landing between the look and the wait is not missed.
@@ -232,7 +235,8 @@ impl Tokens {
 
     /// How things stand, for health endpoints. Starts nothing.
     pub fn status(&self) -> Status {
-        let wall = self.engine.now();
+        let outlook = self.engine.outlook(false);
+        let wall = outlook.wall;
         let desk = self.engine.desk();
         let current = desk.current.as_ref();
         let last_error = desk.schedule.last_error();
@@ -254,6 +258,7 @@ impl Tokens {
         Status {
             state,
             generation: current.map(|current| current.generation),
+            token: current.map(|current| current.token.fingerprint()),
             expires_at: current.and_then(|current| current.token.expiry_time()),
             // The coarse clock is a little late, and would say more than was issued.
             expires_in: current.map(|current| Wall::of(self.engine.clock.now()).until(current.plan.dies)),
@@ -261,6 +266,13 @@ impl Tokens {
             exchanges: desk.exchanges(),
             failures: desk.schedule.failures(),
             last_error,
+            next_fetch_in: desk
+                .schedule
+                .in_background()
+                .flatten()
+                .map(|at| at.saturating_duration_since(outlook.mono)),
+            breaker_open: desk.breaker.is_open(outlook.mono),
+            skew: desk.skew(outlook),
             fetching: desk.in_air().is_some(),
             waiting: desk.in_air().map_or(0, |flight| flight.waiting()),
             keep_alive: self.engine.keep_alive(desk.phase),
@@ -402,7 +414,8 @@ impl TokensBuilder {
             self.faults.add("initial", flaw);
         }
         self.faults.into_result()?;
-        let engine = Engine::new(self.provider, self.policy, self.clock, self.store, self.observers);
+        let observers = Observers::new(self.observers);
+        let engine = Engine::new(self.provider, self.policy, self.clock, self.store, observers);
         let engine = Arc::new(engine);
         if let Some(credential) = self.credential {
             engine.desk().adopt(credential);
@@ -433,6 +446,8 @@ pub struct Status {
     pub state: State,
     /// The number of the current token.
     pub generation: Option<Generation>,
+    /// The name of the current token in logs.
+    pub token: Option<Fingerprint>,
     /// When the current token dies.
     pub expires_at: Option<SystemTime>,
     /// How long the current token lives yet; zero once dead.
@@ -447,6 +462,14 @@ pub struct Status {
     pub failures: u32,
     /// Why the last one failed, if no token came since.
     pub last_error: Option<Error>,
+    /// How long no fetch begins yet, after a failure, a refusal or a repeated token; a request that would
+    /// otherwise fail may begin one earlier. `None`: nothing stands in the way, or nothing but a new credential helps.
+    pub next_fetch_in: Option<Duration>,
+    /// Whether refusals somewhere cost no fetch, because new tokens were refused there as well.
+    pub breaker_open: bool,
+    /// How many seconds the issuer's clock is ahead of ours, as its last answer showed; zero up to 5 s. `None` if it
+    /// did not show it, or our clock was stepped since.
+    pub skew: Option<i64>,
     /// Whether one is in the air or waiting for its time.
     pub fetching: bool,
     /// How many callers wait for it.

@@ -71,7 +71,7 @@ fn minted(nth: usize, life: Duration) -> Result<Token, FetchError> {
 
 fn accepted(tokens: &Tokens, token: &Token) {
     let place = || Place { origin: 1, route: None };
-    tokens.engine().accept(token.generation().unwrap(), place);
+    tokens.engine().accept(token.generation().unwrap(), None, place);
 }
 
 async fn settle() {
@@ -263,7 +263,7 @@ async fn a_refusal_the_breaker_holds_joins_the_chained_fetch() {
     assert_eq!(issuer.fetches(), 3);
     // Nothing is in the air now: the breaker holds.
     let third = tokens.current().unwrap();
-    assert!(matches!(refuse(&third), Refusal::HandBack(HandedBack::Breaker)));
+    assert!(matches!(refuse(&third), Refusal::HandBack(HandedBack::Breaker, None)));
     settle().await;
     assert_eq!(issuer.fetches(), 3);
 }

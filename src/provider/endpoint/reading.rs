@@ -8,6 +8,7 @@ use super::answer::Death;
 use super::errors::Meaning;
 use super::template::{ACCESS_TOKEN, REFRESH_TOKEN};
 use super::{Endpoint, shifted};
+use crate::clock::{seconds_between, skew};
 use crate::error::FetchError;
 use crate::provider::exchange::{Answer, Hidden};
 use crate::provider::reading::{date, json, retry_after};
@@ -60,6 +61,9 @@ impl Reading<'_> {
         let mut token = Token::bearer(issued.token)
             .issued_at(self.sent_at)
             .credential(Value::Object(kept));
+        if let Some(date) = date(&self.answer.headers) {
+            token = token.dated(date);
+        }
         if let Some(death) = issued.dies {
             token = match death {
                 Death::After(life) => token.expires_in(life),
@@ -138,29 +142,11 @@ impl Reading<'_> {
         retry_after(headers, self.now).or_else(|| millis().map(Duration::from_millis))
     }
 
-    /// Seconds that the issuer's clock is ahead of ours, if its `Date` lies neither within the exchange nor near
-    /// it. Somewhere in between it was written: taken is what ends the token earlier.
+    /// Seconds that the issuer's clock is ahead of ours, as far as its `Date` says so.
     fn skew(&self) -> i64 {
-        let Some(date) = date(&self.answer.headers) else {
-            return 0;
-        };
-        let agrees = (-CLOCKS_AGREE..=seconds_between(self.sent_at, self.now) + CLOCKS_AGREE)
-            .contains(&seconds_between(self.sent_at, date));
-        if agrees { 0 } else { seconds_between(self.sent_at, date) }
+        date(&self.answer.headers).map_or(0, |date| skew(date, self.sent_at, self.now))
     }
 }
-
-/// Whole seconds from one to the other.
-fn seconds_between(from: SystemTime, to: SystemTime) -> i64 {
-    let whole = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
-    match to.duration_since(from) {
-        Ok(ahead) => whole(ahead),
-        Err(behind) => -whole(behind.duration()),
-    }
-}
-
-/// A `Date` has whole seconds, and clocks of one network differ by less.
-const CLOCKS_AGREE: i64 = 5;
 
 #[cfg(test)]
 mod tests {

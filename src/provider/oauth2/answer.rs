@@ -12,7 +12,9 @@ use serde_json::{Map, Value, json};
 
 use crate::error::FetchError;
 use crate::provider::exchange::{Answer, Hidden};
-use crate::provider::reading::{NOT_AN_OBJECT, TWICE, is_printable, json, may_have_committed, retry_after, seconds};
+use crate::provider::reading::{
+    NOT_AN_OBJECT, TWICE, date, is_printable, json, may_have_committed, retry_after, seconds,
+};
 use crate::token::Secret;
 
 /// What was granted (RFC 6749 §5.1).
@@ -24,6 +26,8 @@ pub(super) struct Issued {
     pub(super) refresh_token: Option<Secret<String>>,
     pub(super) scope: Option<String>,
     pub(super) type_assumed: bool,
+    /// The time of day by the issuer's clock.
+    pub(super) date: Option<SystemTime>,
 }
 
 /// Reads an answer of `host` that came at about `now`.
@@ -95,6 +99,7 @@ impl Reading<'_> {
             refresh_token: refresh_token.map(Secret::from),
             scope: scope(fields.get("scope")),
             type_assumed: token_type.is_none(),
+            date: date(&self.answer.headers),
         })
     }
 

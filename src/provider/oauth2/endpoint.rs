@@ -318,6 +318,9 @@ impl Granted {
         if let Some(after) = issued.refresh_in {
             token = token.refresh_in(after);
         }
+        if let Some(date) = issued.date {
+            token = token.dated(date);
+        }
         if issued.type_assumed {
             token = token.warning(Warning::TypeAssumed);
         }

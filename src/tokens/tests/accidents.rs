@@ -379,7 +379,9 @@ async fn an_old_flight_that_dies_does_not_taint_a_new_credential() {
     );
     let mut desk = desk::Desk::new();
     let policy = RefreshPolicy::default();
+    let nobody = crate::event::Observers::new(Vec::new());
     let at = desk::Outlook {
+        observers: &nobody,
         mono: Instant::now(),
         wall: tokens.engine().now(),
         policy: &policy,
@@ -387,7 +389,7 @@ async fn an_old_flight_that_dies_does_not_taint_a_new_credential() {
         engine: 1,
     };
     let (_, departure) = desk.need(at);
-    desk.begin();
+    desk.begin(Instant::now());
     desk.leave(desk::Phase::Open, Some(json!({})));
     desk.abort(&departure.unwrap(), IfLost::ReplayOnce, &policy, Instant::now());
     assert_eq!(desk.schedule.lost(), 0);

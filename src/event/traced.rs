@@ -1,0 +1,122 @@
+//! Events as `tracing` events and a span: [`Traced`].
+
+use std::borrow::Cow;
+
+use tracing::{Level, Span};
+
+use super::{Event, Observe};
+use crate::provider::Cause;
+
+/// Tells [`tracing`] of every event, and puts each fetch into a span.
+///
+/// All have the target `tower_token`, and `tokens`, the name given here. The names of events (their message)
+/// and fields are stable; new ones may be added.
+///
+/// | message | level | fields |
+/// |---|---|---|
+/// | `fetch began` | DEBUG | `cause` |
+/// | `renewed` | INFO | `generation`, `token`, `cause`, `took_ms`, `expires_in_s`, `waited` (callers) |
+/// | `fetch failed` | WARN | `cause`, `class`, `error`, `took_ms`, `waited` |
+/// | `fetch skipped` | DEBUG | `cause`, `reason` |
+/// | `discarded` | DEBUG | `cause` |
+/// | `warned` | WARN | `generation`, `warning` |
+/// | `waited` | DEBUG | `took_ms`, `ended` |
+/// | `refused` | INFO | `generation`, `token` |
+/// | `replayed` | DEBUG | `refused`, `generation` |
+/// | `handed back` | DEBUG | `generation`, `reason` |
+/// | `without token` | DEBUG | `reason` |
+/// | `breaker opened` | WARN | `generation` |
+/// | `breaker held` | DEBUG | `generation` |
+/// | `breaker closed` | INFO | `generation` |
+/// | `installed`, `signed out`, `shut down` | INFO | |
+///
+/// The span is `fetch`, at level INFO, with `tokens` and `cause`. It surrounds everything that the provider does,
+/// so its client's own spans and events stand in it. `token` is a [`Fingerprint`](crate::Fingerprint), never the secret.
+#[derive(Clone, Debug)]
+pub struct Traced {
+    tokens: Cow<'static, str>,
+}
+
+impl Traced {
+    /// Events of tokens that have no name: `tokens` is empty.
+    pub fn new() -> Self {
+        Self::named("")
+    }
+
+    /// Events of tokens of this name, to tell them from others of the process.
+    pub fn named(tokens: impl Into<Cow<'static, str>>) -> Self {
+        Self { tokens: tokens.into() }
+    }
+}
+
+impl Default for Traced {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One event; the name of the tokens stands in each.
+macro_rules! told {
+    ($self:ident, $level:ident, $message:literal $(, $($field:tt)+)?) => {
+        tracing::event!(
+            target: "tower_token",
+            Level::$level,
+            tokens = &*$self.tokens,
+            $($($field)+,)?
+            $message
+        )
+    };
+}
+
+impl Observe for Traced {
+    fn observe(&self, event: &Event) {
+        match event {
+            Event::FetchBegan { cause } => told!(self, DEBUG, "fetch began", %cause),
+            Event::Renewed {
+                generation,
+                token,
+                cause,
+                took,
+                expires_in,
+                waited,
+            } => told!(
+                self, INFO, "renewed", %generation, %token, %cause, took_ms = millis(*took),
+                expires_in_s = expires_in.as_secs(), waited
+            ),
+            Event::FetchFailed {
+                cause,
+                class,
+                error,
+                took,
+                waited,
+            } => {
+                let class = class.map_or("none", |class| class.as_str());
+                told!(self, WARN, "fetch failed", %cause, class, %error, took_ms = millis(*took), waited);
+            }
+            Event::Skipped { cause, reason } => told!(self, DEBUG, "fetch skipped", %cause, %reason),
+            Event::Discarded { cause } => told!(self, DEBUG, "discarded", %cause),
+            Event::Warned { generation, warning } => told!(self, WARN, "warned", %generation, %warning),
+            Event::Waited { took, ended } => told!(self, DEBUG, "waited", took_ms = millis(*took), %ended),
+            Event::Refused { generation, token } => told!(self, INFO, "refused", %generation, %token),
+            Event::Replayed { refused, generation } => told!(self, DEBUG, "replayed", %refused, %generation),
+            Event::HandedBack { generation, reason } => told!(self, DEBUG, "handed back", %generation, %reason),
+            Event::WithoutToken { reason } => told!(self, DEBUG, "without token", %reason),
+            Event::BreakerOpened { generation } => told!(self, WARN, "breaker opened", %generation),
+            Event::BreakerHeld { generation } => told!(self, DEBUG, "breaker held", %generation),
+            Event::BreakerClosed { generation } => told!(self, INFO, "breaker closed", %generation),
+            // Asked for by others; a log that repeats it tells nothing.
+            Event::Alive { .. } => {}
+            Event::Installed => told!(self, INFO, "installed"),
+            Event::SignedOut => told!(self, INFO, "signed out"),
+            Event::ShutDown => told!(self, INFO, "shut down"),
+        }
+    }
+
+    fn span(&self, cause: Cause) -> Option<Span> {
+        Some(tracing::info_span!(target: "tower_token", "fetch", tokens = &*self.tokens, %cause))
+    }
+}
+
+fn millis(took: std::time::Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}
