@@ -4,11 +4,14 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
+use tokio::time::{sleep, timeout};
 use tower::Layer;
-use tower_token::TokenLayer;
+use tower_token::{BoxError, TokenLayer};
 
 use support::{Api, get, issuer, origins};
 
@@ -45,4 +48,57 @@ async fn a_new_credential_is_not_held_by_the_breaker_of_the_old_one() {
         .install(serde_json::json!({ "refresh_token": "another" }))
         .unwrap();
     assert_eq!(support::send(&client, get()).await.unwrap().status(), StatusCode::OK);
+}
+
+/// Every replay ended with its caller's deadline before it was refused, so nothing was ever refused twice, and
+/// each of 120 requests bought a fetch.
+#[tokio::test(start_paused = true)]
+async fn a_route_that_refuses_slowly_under_a_deadline_does_not_buy_a_fetch_a_request() {
+    let (tokens, issuer) = issuer();
+    let api = tower::service_fn(|request: Request<String>| async move {
+        if request.uri().path() == "/slow" {
+            sleep(Duration::from_secs(2)).await;
+            return Ok::<_, BoxError>(support::refusal());
+        }
+        Ok(support::page("welcome"))
+    });
+    let client = TokenLayer::new(&tokens, origins()).layer(api);
+    let slow = || {
+        Request::get("https://api.example.com/slow")
+            .body(String::new())
+            .unwrap()
+    };
+    for _ in 0..120 {
+        let deadline = timeout(Duration::from_millis(3500), support::send(&client, slow()));
+        assert!(deadline.await.is_err() || issuer.fetches() > 5);
+        assert_eq!(support::send(&client, get()).await.unwrap().status(), StatusCode::OK);
+        sleep(Duration::from_millis(1500)).await;
+    }
+    // Ten minutes: the first token, five strikes, and one a minute.
+    assert!(issuer.fetches() <= 1 + 5 + 10, "{} fetches", issuer.fetches());
+}
+
+/// A token that is revoked again and again, with renewals that help, is no storm of the client's making.
+#[tokio::test(start_paused = true)]
+async fn twenty_revocations_a_minute_are_twenty_fetches() {
+    let (tokens, issuer) = issuer();
+    let revoked = Arc::new(AtomicUsize::new(0));
+    let dead = revoked.clone();
+    let api = Api::answering(move |_, head| {
+        let token: usize = support::bearer(head)
+            .and_then(|token| token.strip_prefix("test-")?.parse().ok())
+            .unwrap();
+        match token <= dead.load(Ordering::SeqCst) {
+            true => support::refusal(),
+            false => support::page("welcome"),
+        }
+    });
+    let client = TokenLayer::new(&tokens, origins()).layer(api);
+    for _ in 0..20 {
+        assert_eq!(support::send(&client, get()).await.unwrap().status(), StatusCode::OK);
+        revoked.store(issuer.fetches(), Ordering::SeqCst);
+        sleep(Duration::from_secs(2)).await;
+    }
+    assert_eq!(support::send(&client, get()).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(issuer.fetches(), 21);
 }

@@ -86,7 +86,7 @@ impl Breaker {
     /// Whether the refusal of `generation` at `place` may cost a fetch. `accepted`: somebody has accepted that
     /// token before.
     pub(super) fn rule(&mut self, place: Place, generation: Generation, accepted: bool, now: Instant) -> Ruling {
-        let was_held = self.was_held(place.origin, now);
+        let was_held = self.was_held(place.origin);
         if self.admits(place, accepted, now) {
             self.strike(place.origin, generation, now);
             self.held.retain(|(origin, _)| *origin != place.origin);
@@ -102,10 +102,8 @@ impl Breaker {
         self.held.iter().any(|(_, since)| holds(*since, now))
     }
 
-    fn was_held(&self, origin: u64, now: Instant) -> bool {
-        self.held
-            .iter()
-            .any(|(held, since)| *held == origin && holds(*since, now))
+    fn was_held(&self, origin: u64) -> bool {
+        self.held.iter().any(|(held, _)| *held == origin)
     }
 
     fn admits(&mut self, place: Place, accepted: bool, now: Instant) -> bool {
@@ -165,7 +163,7 @@ impl Breaker {
     /// the breaker was open there.
     pub(super) fn accepted(&mut self, generation: Generation, place: Place, now: Instant) -> (bool, bool) {
         let proven = |trip: &Trip| Some(trip.route) == place.route && trip.proven && holds(trip.since, now);
-        let closed = self.tripped.iter().any(proven) && self.was_held(place.origin, now);
+        let closed = self.tripped.iter().any(proven) && self.was_held(place.origin);
         if closed {
             self.held.retain(|(origin, _)| *origin != place.origin);
         }
