@@ -3,11 +3,8 @@
 //! The [`desk`](super::desk) decides under a lock. What it decided is done here, after the lock is
 //! given back: flights are started, tokens published, waiters woken, observers told.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use arc_swap::ArcSwapOption;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -16,6 +13,7 @@ use super::desk::{Admission, Current, Departure, Desk, Outlook, Refusal, Refused
 use super::fetch;
 use super::flight::{Flight, Landed};
 use super::store::Store;
+use super::sync::{ArcSwapOption, AtomicBool, AtomicU64, Handle, Mutex, MutexGuard, Ordering};
 use crate::challenge::Challenge;
 use crate::clock::{Clock, Wall};
 use crate::error::{Error, Kind};
@@ -68,8 +66,8 @@ impl Engine {
         store: Option<Arc<dyn Store>>,
         observers: Observers,
     ) -> Self {
-        // Zero is nobody's.
-        static IDS: AtomicU64 = AtomicU64::new(1);
+        // Zero is nobody's. A name orders nothing: std's own.
+        static IDS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             signal: Padded::default(),

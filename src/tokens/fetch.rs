@@ -6,10 +6,8 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -17,6 +15,7 @@ use super::desk::{Current, Departure, Phase, Vetted};
 use super::engine::Engine;
 use super::flight::{Flight, Landed};
 use super::store;
+use super::sync::{Handle, Ordering};
 use crate::clock::{A_YEAR, Skew, Wall};
 use crate::error::{Class, Error, FetchError};
 use crate::event::Event;

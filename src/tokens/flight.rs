@@ -5,11 +5,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 
+use super::sync::{Mutex, MutexGuard};
 use crate::challenge::Challenge;
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observers, Waited};

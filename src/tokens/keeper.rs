@@ -4,17 +4,16 @@
 //! a task of its own like every other. Between two looks it holds a `Weak`, so that the last handle ends
 //! it, and it takes no seat in a flight: it learns of a landing from the engine's pulse.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::KeepAlive;
 use super::desk::{Phase, Upkeep};
 use super::engine::Engine;
+use super::sync::{Handle, Ordering};
 
 impl Engine {
     /// Starts the keeper, if it is wanted, not there, and this is called within a runtime.

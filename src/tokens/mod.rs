@@ -2,7 +2,8 @@
 //!
 //! Nothing in this folder knows HTTP. Read it in this order: [`desk`] (the decisions), [`flight`]
 //! (one fetch and who waits for it), [`fetch`] (its task, and how it lands), [`schedule`] and
-//! [`breaker`] (when not to fetch), [`keeper`] (fetching without traffic), [`engine`] (how decisions are carried out).
+//! [`breaker`] (when not to fetch), [`keeper`] (fetching without traffic), [`engine`] (how decisions are carried out). What it takes
+//! for threads to share all this comes from [`sync`].
 
 mod breaker;
 mod desk;
@@ -12,6 +13,7 @@ mod flight;
 mod keeper;
 mod schedule;
 mod store;
+mod sync;
 
 use std::fmt;
 use std::future::Future;
