@@ -216,7 +216,9 @@ impl Desk {
     /// The current token is stale: a fetch may begin, but nobody waits for it.
     /// The second value says until when it is useless to ask again.
     pub(super) fn renew(&mut self, at: Outlook<'_>) -> (Departure, Option<Instant>) {
-        if self.phase != Phase::Open || !at.runtime || self.usable(at.wall).is_none() {
+        // The caller saw a stale token without the lock, and a newer one may have landed since.
+        let stale = |current: &Arc<Current>| current.plan.freshness(at.wall) == Freshness::Stale;
+        if self.phase != Phase::Open || !at.runtime || !self.usable(at.wall).is_some_and(stale) {
             return (None, None);
         }
         let soon = Some(at.mono + LOOK_AGAIN);

@@ -130,6 +130,17 @@ async fn a_stale_token_goes_out_while_one_fetch_runs() {
     assert_eq!(*issuer.causes.lock().unwrap(), [Cause::Initial, Cause::Expiring]);
 }
 
+/// Two callers see the same stale token; the second comes to the lock when the renewal of the first has landed.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_finds_a_fresh_token_in_place_costs_no_fetch() {
+    let (tokens, issuer) = tokens_of(|nth| (SECOND, minted(nth, HOUR)), |b| b);
+    tokens.get().await.unwrap();
+    let engine = tokens.engine();
+    engine.renew_in_background(engine.now());
+    settle().await;
+    assert_eq!(issuer.fetches(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_expired_token_is_not_handed_out_by_either_clock() {
     for step in [7200, -7200] {
