@@ -10,11 +10,12 @@ use std::path::Path;
 /// Feeds every file of the corpus to the target's property.
 fn each(target: &str, hold: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let files: Vec<_> = std::fs::read_dir(corpus)
+    let mut files: Vec<_> = std::fs::read_dir(corpus)
         .expect("a corpus")
         .map(|file| file.expect("an entry").path())
         .collect();
     assert!(files.len() >= 20, "{target}: {} files", files.len());
+    files.sort();
     for file in files {
         // The runner shows it if the property does not hold.
         println!("{}", file.display());

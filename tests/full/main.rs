@@ -7,6 +7,7 @@
 #![cfg(all(feature = "testkit", feature = "oauth2"))]
 #![allow(clippy::unwrap_used)]
 
+#[cfg(target_os = "linux")]
 #[path = "../support/left_out.rs"]
 mod left_out;
 #[cfg(target_os = "linux")]

@@ -31,8 +31,10 @@ const DAY: i64 = 24 * HOUR;
 /// A forward step ends the token in place by the wall clock; a backward one ends nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_of_the_wall_clock_costs_one_exchange_at_most() {
+    let Some(library) = libfaketime() else { return };
     let ends = Instant::now() + duration() / 4;
-    while let Some(mut program) = Program::start(Duration::from_secs(3600)).await {
+    loop {
+        let mut program = Program::start(&library, Duration::from_secs(3600)).await;
         program.calls(5).await;
         assert_eq!(program.exchanges(), 1);
         for (to, expected) in [
@@ -60,19 +62,18 @@ async fn a_step_of_the_wall_clock_costs_one_exchange_at_most() {
 /// By the wall clock a token of four seconds has an hour, or a day, left. It is used until it is really over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_expired_token_goes_out_after_a_step_back() {
+    let Some(library) = libfaketime() else { return };
     let ends = Instant::now() + duration() / 2;
     loop {
-        tokio::join!(stepped_back_by(HOUR), stepped_back_by(DAY));
+        tokio::join!(stepped_back_by(HOUR, &library), stepped_back_by(DAY, &library));
         if Instant::now() > ends {
             break;
         }
     }
 }
 
-async fn stepped_back_by(seconds: i64) {
-    let Some(mut program) = Program::start(LIFE).await else {
-        return;
-    };
+async fn stepped_back_by(seconds: i64, library: &Path) {
+    let mut program = Program::start(library, LIFE).await;
     program.calls(1).await;
     program.step(-seconds).await;
     let (before, began) = (program.exchanges(), Instant::now());
@@ -86,9 +87,8 @@ async fn stepped_back_by(seconds: i64) {
 /// As a suspended laptop: with the wall clock an hour on when it wakes, or with only the time that passed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_that_was_stopped_for_longer_than_a_life_sends_no_expired_token() {
-    let Some(mut program) = Program::start(LIFE).await else {
-        return;
-    };
+    let Some(library) = libfaketime() else { return };
+    let mut program = Program::start(&library, LIFE).await;
     let ends = Instant::now() + duration() / 2;
     for asleep in [0, HOUR, DAY].into_iter().cycle() {
         program.calls(5).await;
@@ -128,12 +128,8 @@ struct Program {
 }
 
 impl Program {
-    /// With tokens of so long a life; `None` where its clock cannot be moved.
-    async fn start(life: Duration) -> Option<Self> {
-        let Some(library) = libfaketime() else {
-            left_out("libfaketime is not installed (`apt-get install libfaketime`)");
-            return None;
-        };
+    /// With tokens of so long a life.
+    async fn start(library: &Path, life: Duration) -> Self {
         let issuer = Issuer::new();
         issuer.lifetime(life);
         let api = Api::new(&issuer);
@@ -157,7 +153,7 @@ impl Program {
             .spawn()
             .unwrap();
         let (commands, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Some(Self {
+        Self {
             child,
             commands,
             answers: BufReader::new(answers).lines(),
@@ -165,7 +161,7 @@ impl Program {
             issuer,
             api,
             _servers: servers,
-        })
+        }
     }
 
     async fn asked(&mut self, command: &str) -> String {
@@ -222,16 +218,19 @@ impl Program {
     }
 }
 
-/// The build for programs with several threads, wherever the distribution has it.
+/// The build for programs with several threads, wherever the distribution has it; says so if it is nowhere.
 fn libfaketime() -> Option<PathBuf> {
     let below = |folder: &str| std::fs::read_dir(folder).into_iter().flatten();
-    let folders = below("/usr/lib")
-        .chain(below("/usr/local/lib"))
-        .filter_map(|entry| Some(entry.ok()?.path()));
-    folders
+    let folders = below("/usr/lib").chain(below("/usr/local/lib"));
+    let found = folders
+        .filter_map(|entry| Some(entry.ok()?.path()))
         .chain(["/usr/lib".into(), "/usr/lib64".into(), "/usr/local/lib".into()])
         .map(|folder| folder.join("faketime/libfaketimeMT.so.1"))
-        .find(|library| library.exists())
+        .find(|library| library.exists());
+    if found.is_none() {
+        left_out("libfaketime is not installed (`apt-get install libfaketime`)");
+    }
+    found
 }
 
 fn clock_file() -> PathBuf {
