@@ -9,34 +9,10 @@ use std::time::Duration;
 
 use flows::*;
 use serde_json::json;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
 use tower_token::testkit::{Api, Fault, Issuer};
 use tower_token::{Never, Origins, TokenLayer, TokenProvider};
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// A client with a token in place that the API has accepted.
-async fn accepted(issuer: &Issuer, api: &Api) -> Client {
-    let client = client(&tokens(refresh_grant(issuer)), api);
-    assert_eq!(status(&call(&client, "/api").await), Some(200));
-    client
-}
-
-/// `requests` at once; how many were answered 200.
-async fn at_once(client: &Client, path: &'static str, requests: usize) -> JoinSet<Outcome> {
-    let mut under_way = JoinSet::new();
-    for id in 0..requests {
-        under_way.spawn(client.clone().oneshot(get(path, format!("{path} at once {id}"))));
-    }
-    settle().await;
-    under_way
-}
-
-fn all_ok(outcomes: &[Outcome]) -> bool {
-    outcomes.iter().all(|outcome| status(outcome) == Some(200))
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_revocation_under_a_thousand_requests_is_one_exchange_and_one_replay_each() {
@@ -95,44 +71,6 @@ async fn a_revocation_with_an_early_renewal_in_the_air_is_two_exchanges_at_most(
 async fn a_renewal_whose_token_was_revoked_before_it_landed_is_followed_by_one_more() {
     let fault = Fault::DelayAfter(2 * SECOND);
     assert_eq!(with_a_renewal_in_the_air(Some(fault), 2).await, 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn t05_late_refusals_of_an_old_token_cost_no_exchange() {
-    let issuer = Issuer::new();
-    issuer.lifetime(HOUR);
-    let api = Api::new(&issuer);
-    let client = accepted(&issuer, &api).await;
-    issuer.revoke_access();
-    api.latency(10 * SECOND);
-    let late = at_once(&client, "/api", 10).await;
-    api.latency(Duration::ZERO);
-    assert_eq!(status(&call(&client, "/api").await), Some(200));
-    assert_eq!(issuer.counts().token_requests, 2);
-    assert!(all_ok(&late.join_all().await));
-    assert_eq!(issuer.counts().token_requests, 2, "the ten come after the new token");
-}
-
-#[tokio::test(start_paused = true)]
-async fn t06_each_of_several_parallel_refusals_is_replayed_once() {
-    let issuer = Issuer::new();
-    issuer.latency(200 * MILLISECOND).lifetime(HOUR);
-    let api = Api::new(&issuer);
-    let client = accepted(&issuer, &api).await;
-    issuer.revoke_access();
-    // Refused before the exchange, during it, just at its end, and while others are replayed.
-    let mut under_way = JoinSet::new();
-    for latency in [10, 10, 100, 210, 211, 400] {
-        api.latency(latency * MILLISECOND);
-        under_way.spawn(client.clone().oneshot(get("/api", format!("after {latency}"))));
-        settle().await;
-    }
-    api.latency(300 * MILLISECOND);
-    assert!(all_ok(&under_way.join_all().await));
-    assert_eq!(issuer.counts().token_requests, 2);
-    for (latency, deliveries) in [(10, 4), (100, 2), (210, 2), (211, 2), (400, 2)] {
-        assert_eq!(api.deliveries(&format!("after {latency}")), deliveries, "{latency}");
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,6 +24,7 @@ pub(crate) const TOKEN_URL: &str = "https://login.example.com/token";
 pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 pub(crate) type Client = TokenService<ApiService>;
 pub(crate) type Outcome = Result<Response<Body>, BoxError>;
@@ -75,6 +76,36 @@ pub(crate) fn get(path: &str, id: impl ToString) -> Request<String> {
 
 pub(crate) async fn call(client: &Client, path: &str) -> Outcome {
     client.clone().oneshot(get(path, "one of many")).await
+}
+
+/// A client with a token in place that the API has accepted.
+pub(crate) async fn accepted(issuer: &Issuer, api: &Api) -> Client {
+    let client = client(&tokens(refresh_grant(issuer)), api);
+    assert_eq!(status(&call(&client, "/api").await), Some(200));
+    client
+}
+
+/// So many requests that have all gone out, or wait for a token.
+pub(crate) async fn at_once(client: &Client, path: &'static str, requests: usize) -> JoinSet<Outcome> {
+    let mut under_way = JoinSet::new();
+    for id in 0..requests {
+        under_way.spawn(client.clone().oneshot(get(path, format!("{path} at once {id}"))));
+    }
+    settle().await;
+    under_way
+}
+
+pub(crate) fn all_ok(outcomes: &[Outcome]) -> bool {
+    outcomes.iter().all(|outcome| status(outcome) == Some(200))
+}
+
+/// A runtime of its own, in virtual time, for a test that ends one.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap()
 }
 
 /// The status, where there is an answer.
