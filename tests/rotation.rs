@@ -45,77 +45,21 @@ async fn fifty_generations_are_each_presented_once() {
     assert_eq!(api.counts().expired_seen, 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn t22_an_answer_without_a_refresh_token_keeps_the_old_one() {
-    let issuer = Issuer::new();
-    issuer.rotate(false);
-    let api = Api::new(&issuer);
-    let client = client(&tokens(refresh_grant(&issuer)), &api);
-    for renewals in 1..=4 {
-        assert_eq!(status(&call(&client, "/api").await), Some(200));
-        assert_eq!(issuer.counts().granted, renewals);
-        sleep(MINUTE).await;
-    }
-    // From here on it rotates, and the one that was kept is still the one to present.
-    issuer.rotate(true);
-    for _ in 0..3 {
-        assert_eq!(status(&call(&client, "/api").await), Some(200));
-        sleep(MINUTE).await;
-    }
-    assert_eq!((issuer.counts().granted, issuer.counts().refused), (7, 0));
-    assert_eq!(issuer.counts().presented_twice, 0);
-}
-
 // ===== Answers that are lost =====
-
-/// An hour of calls, one each second, after `fault` met the exchange of an expired token.
-async fn an_hour_after(fault: Fault, if_lost: IfLost, grace: Duration) -> (Issuer, Vec<Sample>) {
-    let issuer = Issuer::new();
-    issuer.grace(grace);
-    let api = Api::new(&issuer);
-    let client = client(&tokens(refresh_grant(&issuer).if_lost(if_lost)), &api);
-    assert_eq!(status(&call(&client, "/api").await), Some(200));
-    sleep(MINUTE).await;
-    issuer.fault(fault);
-    let samples = traffic(&client, "/api", SECOND, 60 * MINUTE).await;
-    assert_eq!(api.counts().expired_seen, 0);
-    (issuer, samples)
-}
-
-#[tokio::test(start_paused = true)]
-async fn t23_a_lost_answer_is_followed_by_one_more_presentation_and_no_loop() {
-    let (issuer, samples) = an_hour_after(Fault::DropAfter, IfLost::ReplayOnce, Duration::ZERO).await;
-    assert!(samples.iter().all(|sample| ours(&sample.outcome).is_reauth_required()));
-    let counts = issuer.counts();
-    // After that the verdict stands, and is probed after 10, 20 and 40 minutes.
-    println!("ReplayOnce, an hour: {counts:?}");
-    assert_eq!((counts.token_requests, counts.refused), (1 + 2 + 2, 3));
-    assert_eq!(counts.reuse, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn t23_after_a_lost_answer_never_replay_presents_nothing_again() {
-    let (issuer, samples) = an_hour_after(Fault::DropAfter, IfLost::NeverReplay, Duration::ZERO).await;
-    for sample in &samples {
-        let error = ours(&sample.outcome);
-        assert!(
-            error.is_reauth_required() && error.class() == Some(Class::Ambiguous),
-            "{error}"
-        );
-    }
-    let counts = issuer.counts();
-    assert_eq!(
-        (counts.token_requests, counts.presented_twice, counts.reuse),
-        (1 + 1, 0, 0)
-    );
-}
 
 #[tokio::test(start_paused = true)]
 async fn where_the_issuer_grants_grace_a_lost_answer_fails_no_request() {
-    let (issuer, samples) = an_hour_after(Fault::DropAfter, IfLost::ReplayOnce, 10 * SECOND).await;
+    let issuer = Issuer::new();
+    issuer.grace(10 * SECOND);
+    let api = Api::new(&issuer);
+    let client = accepted(&issuer, &api).await;
+    sleep(MINUTE).await;
+    issuer.fault(Fault::DropAfter);
+    let samples = traffic(&client, "/api", SECOND, 60 * MINUTE).await;
     assert_eq!(answered(&samples, 200), samples.len());
     let counts = issuer.counts();
     assert_eq!((counts.presented_twice, counts.reuse, counts.refused), (1, 0, 0));
+    assert_eq!(api.counts().expired_seen, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -338,18 +338,6 @@ async fn a_provider_that_never_answers_ends_at_its_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn t23_a_lost_answer_is_presented_twice_at_most_and_never_in_a_loop() {
-    let lost = |_| (SECOND, Err(FetchError::transient("reset").lost()));
-    for (if_lost, presentations) in [(IfLost::ReplayOnce, 2), (IfLost::NeverReplay, 1)] {
-        let (tokens, issuer) = tokens_if_lost(lost, if_lost, |b| b);
-        for _ in 0..1_000 {
-            assert!(tokens.get().await.unwrap_err().is_reauth_required());
-        }
-        assert_eq!(issuer.fetches(), presentations, "{if_lost:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_ambiguous_credential_is_presented_once_a_minute_so_that_no_outage_is_final() {
     let answer = |nth| {
         (
@@ -392,21 +380,6 @@ async fn a_terminal_verdict_is_remembered_until_something_is_installed() {
         .install(serde_json::json!({ "refresh_token": "test-new" }))
         .unwrap();
     assert_eq!(tokens.get().await.unwrap().secret(), "test-2");
-}
-
-#[tokio::test(start_paused = true)]
-async fn t29_signing_out_fences_a_fetch_in_the_air() {
-    let (tokens, issuer) = tokens_of(|nth| (10 * SECOND, minted(nth, HOUR)), |b| b);
-    let waiting = tokio::spawn(tokens.get());
-    settle().await;
-    tokens.sign_out();
-    assert!(waiting.await.unwrap().unwrap_err().is_signed_out());
-    sleep(20 * SECOND).await;
-    assert!(tokens.current().is_none());
-    assert!(tokens.get().await.unwrap_err().is_signed_out());
-    tokens.install(serde_json::json!({})).unwrap();
-    assert_eq!(tokens.get().await.unwrap().secret(), "test-2");
-    assert_eq!(issuer.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]

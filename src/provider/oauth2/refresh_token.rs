@@ -234,23 +234,6 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn t22_an_answer_without_a_refresh_token_keeps_the_last() {
-        let issuer = FakeIssuer::default();
-        let grant = grant(&issuer);
-        let mut context = after(json!({ "refresh_token": "test-last" }));
-        for answer in [
-            KEPT.into(),
-            KEPT.replace('}', r#","refresh_token":""}"#),
-            KEPT.replace('}', r#","refresh_token":null}"#),
-        ] {
-            issuer.answers(&answer);
-            let token = grant.fetch(context).await.unwrap();
-            assert_eq!(issuer.last().field("refresh_token"), Some("test-last"));
-            context = next(&token);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn t28_a_refresh_never_asks_for_more_than_was_granted() {
         let issuer = FakeIssuer::answering(&KEPT.replace('}', r#","scope":"read mail"}"#));
         let grant = grant(&issuer).scope("read write");
