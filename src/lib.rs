@@ -1,7 +1,7 @@
 // The README is the documentation; its snippets need these features.
-#![cfg_attr(all(feature = "config", feature = "client"), doc = include_str!("../README.md"))]
+#![cfg_attr(all(feature = "config", feature = "tracing", feature = "metrics"), doc = include_str!("../README.md"))]
 #![cfg_attr(
-    not(all(feature = "config", feature = "client")),
+    not(all(feature = "config", feature = "tracing", feature = "metrics")),
     doc = "Keeps a current token on outbound HTTP requests. See the README for the whole story."
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]

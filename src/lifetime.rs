@@ -65,7 +65,8 @@ impl RefreshPolicy {
     ///
     /// Default: 5 min for lives up to 20 min, 15 min for lives under 90 min, else 60 min.
     /// More than half of the life counts as half of it. The issuer's own hint
-    /// ([`Token::refresh_in`](crate::Token::refresh_in)) wins.
+    /// ([`Token::refresh_in`](crate::Token::refresh_in)) stands above the default, earlier or later; where this
+    /// is set, the earlier of the two counts.
     #[must_use]
     pub fn refresh_before(mut self, before: Duration) -> Self {
         self.refresh_before = Some(before);
@@ -199,7 +200,13 @@ impl RefreshPolicy {
             ahead.max(now.after(min_interval.min(now.until(deadline) / 2)))
         });
         let due = renew_by.map(|deadline| ahead.filter(|_| deadline <= dies).unwrap_or(deadline));
-        let stale = [hint, due].into_iter().flatten().fold(planned, Wall::min);
+        let hinted = match hint {
+            // Later than that there would be no time to renew it in the background.
+            Some(hint) if self.refresh_before.is_none() => hint.min(required.before(MINUTE.min(life / 8))),
+            Some(hint) => hint.min(planned),
+            None => planned,
+        };
+        let stale = due.map_or(hinted, |due| due.min(hinted));
         // A hint of nothing, or a deadline that is over, must not renew all the time.
         let stale = stale.max(now.after(min_interval)).min(required);
         // Still less so where nobody asks for the token.
@@ -308,6 +315,22 @@ mod tests {
         let hint = now.after(Duration::from_secs(10));
         let plan = RefreshPolicy::default().plan((now, now, now.after(Duration::from_secs(3600))), Some(hint), None);
         assert_eq!(plan.stale, hint);
+    }
+
+    #[test]
+    fn a_hint_that_is_later_than_the_default_wins_too_but_not_over_what_was_set() {
+        let now = Wall::of(SystemTime::now());
+        let minutes = |minutes: u32| now.after(minutes * MINUTE);
+        let stale = |policy: RefreshPolicy, hint| policy.plan((now, now, minutes(60)), Some(hint), None).stale;
+        let default = || RefreshPolicy::default().jitter(0.0);
+        assert_eq!(stale(default(), minutes(55)), minutes(55), "by default it would be 45");
+        assert_eq!(
+            stale(default(), minutes(70)),
+            minutes(58),
+            "so that nobody has to wait for it"
+        );
+        assert_eq!(stale(default().refresh_before(10 * MINUTE), minutes(55)), minutes(50));
+        assert_eq!(stale(default().refresh_before(10 * MINUTE), minutes(20)), minutes(20));
     }
 
     #[test]

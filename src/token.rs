@@ -94,8 +94,9 @@ impl Token {
         self.edit(|inner| inner.expiry = Expiry::At(at))
     }
 
-    /// The issuer's own hint when to renew, counted from issue. It is followed where it is earlier than
-    /// the advisory window, but not before [`RefreshPolicy::min_interval`](crate::RefreshPolicy::min_interval).
+    /// The issuer's own hint when to renew, counted from issue. It stands in for the default advisory window, and
+    /// where one was [set](crate::RefreshPolicy::refresh_before) the earlier counts; neither before
+    /// [`RefreshPolicy::min_interval`](crate::RefreshPolicy::min_interval) nor within a minute of the mandatory window.
     #[must_use]
     pub fn refresh_in(self, after: Duration) -> Self {
         self.edit(|inner| inner.refresh_in = Some(after))
