@@ -342,24 +342,6 @@ async fn a_hundred_outages_heal_with_a_rotating_refresh_token_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_life_shorter_than_the_window_is_no_storm() {
-    let issuer = Issuer::new();
-    issuer.lifetime(2 * SECOND);
-    let api = Api::new(&issuer);
-    let tokens = builder(refresh_grant(&issuer))
-        .policy(policy().require_before(MINUTE).refresh_before(MINUTE))
-        .build()
-        .unwrap();
-    let samples = traffic(&client(&tokens, &api), "/api", 2 * MILLISECOND, MINUTE).await;
-    assert_eq!(answered(&samples, 200), samples.len());
-    assert!(issuer.counts().token_requests <= 60, "{:?}", issuer.counts());
-    println!("{:?}", issuer.counts());
-    let minted: Vec<_> = issuer.timeline().iter().map(|issued| issued.at).collect();
-    assert!(minted.windows(2).all(|pair| pair[1] - pair[0] >= SECOND), "{minted:?}");
-    assert_eq!(api.counts().expired_seen, 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_slow_first_answer_serves_callers_of_every_moment() {
     let issuer = Issuer::new();
     issuer.latency(20 * SECOND).lifetime(60 * MINUTE);

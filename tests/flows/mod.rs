@@ -4,6 +4,7 @@
 // Each test file uses its own part of this.
 #![allow(dead_code, clippy::expect_used, clippy::unwrap_used)]
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +33,38 @@ pub(crate) type Outcome = Result<Response<Body>, BoxError>;
 /// The issuer as a client of token requests.
 pub(crate) fn token_client(issuer: &Issuer) -> TokenClient {
     TokenClient::new::<_, Full<Bytes>, _>(issuer.service())
+}
+
+/// When token requests were sent.
+#[derive(Clone, Default)]
+pub(crate) struct Arrivals {
+    at: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Arrivals {
+    pub(crate) fn note(&self) {
+        self.at.lock().unwrap().push(Instant::now());
+    }
+
+    /// The issuer as a client of token requests, each of which is noted.
+    pub(crate) fn at(&self, issuer: &Issuer) -> TokenClient {
+        let arrivals = self.clone();
+        let noted = issuer.service().map_request(move |request: Request<Full<Bytes>>| {
+            arrivals.note();
+            request
+        });
+        TokenClient::new(noted)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.at.lock().unwrap().len()
+    }
+
+    /// The time between each request and the next.
+    pub(crate) fn gaps(&self) -> Vec<Duration> {
+        let at = self.at.lock().unwrap();
+        at.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
 }
 
 /// A grant whose refresh token a user just signed in for.
