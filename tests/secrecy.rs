@@ -6,15 +6,15 @@
 
 mod flows;
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io::{self, Write as _};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use flows::printed::Capture;
 use flows::*;
 use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -98,32 +98,7 @@ fn leaks<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> BTreeMap
 
 // ===== What was printed =====
 
-thread_local! {
-    /// Everything that the test of this thread logged or wrote down.
-    static PRINTED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Writes into [`PRINTED`].
-struct Capture;
-
 impl Capture {
-    /// Begins to write down what is logged, on all levels of all crates.
-    fn begin() -> Self {
-        static SUBSCRIBER: Once = Once::new();
-        SUBSCRIBER.call_once(|| {
-            tracing_subscriber::fmt()
-                .with_ansi(false)
-                .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-                .with_writer(|| Capture)
-                .init();
-        });
-        Capture
-    }
-
-    fn text(&self) -> String {
-        PRINTED.with_borrow(|printed| String::from_utf8_lossy(printed).into_owned())
-    }
-
     fn assert_keeps_secrets(&self) {
         self.assert_keeps(ALL);
     }
@@ -134,17 +109,6 @@ impl Capture {
         let found = leaks(&text, secrets);
         assert!(found.is_empty(), "{} lines: {found:#?}", found.len());
         println!("{} lines of log and notes, no secret in any", text.lines().count());
-    }
-}
-
-impl io::Write for Capture {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        PRINTED.with_borrow_mut(|printed| printed.extend_from_slice(bytes));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

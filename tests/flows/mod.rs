@@ -4,6 +4,9 @@
 // Each test file uses its own part of this.
 #![allow(dead_code, clippy::expect_used, clippy::unwrap_used)]
 
+#[cfg(feature = "tracing")]
+pub(crate) mod printed;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
