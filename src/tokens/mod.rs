@@ -11,6 +11,8 @@ mod engine;
 mod fetch;
 mod flight;
 mod keeper;
+#[cfg(all(test, feature = "shuttle"))]
+mod model;
 mod schedule;
 mod store;
 mod sync;

@@ -1,13 +1,19 @@
 //! What the engine shares between threads: the lock, the atomics, the cell of the current token, and the
 //! runtime that its tasks are spawned on.
 //!
-//! These are names for what `std`, `arc-swap` and `tokio` have, and nothing else: what synchronises threads
-//! in this folder stands in one place, and can be taken from elsewhere by tests. Not here are `Arc`, and
-//! tokio's `watch`, `Notify` and timers.
+//! These are names for what `std`, `arc-swap` and `tokio` have, and nothing else; only the unit tests with
+//! the feature `shuttle` have shapes of their own behind them. What synchronises threads in this folder comes
+//! from here, but for `Arc` and tokio's `watch`, `Notify` and timers.
 
+#[cfg(not(all(test, feature = "shuttle")))]
 pub(crate) use {
     arc_swap::ArcSwapOption,
     std::sync::atomic::{AtomicBool, AtomicU64, Ordering},
     std::sync::{Mutex, MutexGuard},
     tokio::runtime::Handle,
 };
+
+#[cfg(all(test, feature = "shuttle"))]
+pub(super) mod modelled;
+#[cfg(all(test, feature = "shuttle"))]
+pub(crate) use modelled::{ArcSwapOption, AtomicBool, AtomicU64, Handle, Mutex, MutexGuard, Ordering};
