@@ -274,7 +274,7 @@ impl<F: Fn(&Event) + Send + Sync + 'static> Observe for F {
 }
 
 /// Everyone who is told.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Observers {
     each: Arc<[Arc<dyn Observe>]>,
     /// The shortest of what they want.

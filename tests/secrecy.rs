@@ -249,7 +249,7 @@ fn grant(script: impl IntoIterator<Item = Says>) -> RefreshTokenGrant {
 fn watched(grant: impl TokenProvider) -> Tokens {
     let builder = builder(Noted(grant))
         .policy(policy().fetch_timeout(5 * SECOND))
-        .observe(Traced)
+        .observe(Traced::new())
         .observe(|event: &Event| note("event", event));
     note("builder", &builder);
     builder.build().unwrap()
@@ -516,7 +516,7 @@ where
     let grant = RefreshTokenGrant::new(format!("{login}/token"), "canary-app")
         .client_secret(CLIENT_SECRET)
         .refresh_token(seed.clone());
-    let tokens = Tokens::builder(Noted(grant)).observe(Traced).build().unwrap();
+    let tokens = Tokens::builder(Noted(grant)).observe(Traced::new()).build().unwrap();
     let service = TokenLayer::new(&tokens, Origins::only(api).unwrap()).layer(inner);
     let mut secrets = vec![seed];
     for path in ["/api", "/api", "/liar", "/redirect"] {
@@ -561,7 +561,7 @@ async fn a_real_client_logs_no_secret() {
             issuer.fault(fault);
         }
         let grant = ClientCredentialsGrant::new(format!("{url}/token"), "canary-app").client_secret(CLIENT_SECRET);
-        let tokens = Tokens::builder(Noted(grant)).observe(Traced).build().unwrap();
+        let tokens = Tokens::builder(Noted(grant)).observe(Traced::new()).build().unwrap();
         note_error(&tokens.get().await.unwrap_err());
     }
     let text = capture.text();

@@ -212,7 +212,7 @@ mod tests {
     use tokio_test::{assert_pending, assert_ready, task};
 
     fn flight(seats: usize) -> Arc<Flight> {
-        Arc::new(Flight::new(Cause::Initial, 0, seats, Observers::new(Vec::new())))
+        Arc::new(Flight::new(Cause::Initial, 0, seats, Observers::default()))
     }
 
     #[test]

@@ -214,7 +214,7 @@ impl Rig {
     fn warm(answer: fn(usize) -> Answer) -> (Self, Token) {
         let rig = Self::new(answer);
         let first = rig.get().unwrap();
-        rig.tokens.engine().accept(first.generation().unwrap(), || HERE);
+        rig.tokens.engine().accept(first.generation().unwrap(), None, || HERE);
         (rig, first)
     }
 
@@ -232,7 +232,7 @@ impl Rig {
         match self.refuse(refused) {
             Refusal::Replay => {}
             Refusal::Wait(landing) => assert!(matches!(block_on(landing), Landed::Published)),
-            Refusal::HandBack(reason) => panic!("handed back: {reason:?}"),
+            Refusal::HandBack(reason, _) => panic!("handed back: {reason:?}"),
         }
         let current = self.tokens.engine().in_place(self.tokens.engine().now());
         let token = current.expect("whoever wakes finds a token in place").token.clone();

@@ -109,7 +109,7 @@ async fn t56c_the_log_of_everything_holds_no_token_and_no_secret() {
     let seed = issuer.sign_in();
     let grant = refresh_grant(&issuer).refresh_token(seed.clone());
     let mut shown = format!("{grant:?}");
-    let tokens = builder(grant).observe(Traced).build().unwrap();
+    let tokens = builder(grant).observe(Traced::new()).build().unwrap();
     let layer = TokenLayer::new(&tokens, Origins::only(API).unwrap());
     let client = layer.clone().layer(api.service());
     // They begin alike; their ends tell them apart.

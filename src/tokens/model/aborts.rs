@@ -51,7 +51,7 @@ fn an_aborted_task_takes_the_flight_after_it_along() {
         rig.together(2, move |rig| match rig.refuse(&first) {
             Refusal::Wait(landing) => drop(block_on(landing)),
             Refusal::Replay => panic!("nothing newer is in place"),
-            Refusal::HandBack(_) => {}
+            Refusal::HandBack(..) => {}
         });
         aborting.join().unwrap();
         flies_again(&rig, 3..=4);

@@ -1,11 +1,12 @@
 //! One flight and who waits for it, small enough for every schedule there is.
 
 use super::*;
+use crate::event::Observers;
 use crate::provider::Cause;
 use crate::tokens::flight::Flight;
 
 fn flight(seats: usize) -> Arc<Flight> {
-    Arc::new(Flight::new(Cause::Initial, 0, seats))
+    Arc::new(Flight::new(Cause::Initial, 0, seats, Observers::default()))
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn a_sign_out_ended_by_another_credential_hands_out_only_what_came_of_that() {
         let (rig, first) = Rig::warm(|_| Answer::Token);
         let refusing = rig.spawn(move |rig| match rig.refuse(&first) {
             Refusal::Wait(landing) => drop(block_on(landing)),
-            Refusal::Replay | Refusal::HandBack(_) => {}
+            Refusal::Replay | Refusal::HandBack(..) => {}
         });
         let getting = rig.spawn(|rig| rig.get());
         rig.tokens.sign_out();

@@ -379,7 +379,7 @@ async fn an_old_flight_that_dies_does_not_taint_a_new_credential() {
     );
     let mut desk = desk::Desk::new();
     let policy = RefreshPolicy::default();
-    let nobody = crate::event::Observers::new(Vec::new());
+    let nobody = crate::event::Observers::default();
     let at = desk::Outlook {
         observers: &nobody,
         mono: Instant::now(),
