@@ -277,12 +277,7 @@ where
     fn report(&self) -> Option<Report> {
         let attempt = self.attempt.as_ref()?;
         let reporter = self.lane.reporter.clone();
-        Some(Report::new(
-            reporter,
-            attempt.generation?,
-            attempt.refused,
-            attempt.place(),
-        ))
+        Some(Report::new(reporter, attempt.generation?, attempt.place()))
     }
 
     /// The body was looked into.
@@ -316,8 +311,7 @@ where
             && let Some(attempt) = &*self.attempt
             && let Some(generation) = attempt.generation
         {
-            let engine = self.core().engine();
-            engine.accept(generation, attempt.refused, || attempt.place());
+            self.core().engine().accept(generation, || attempt.place());
         }
     }
 

@@ -15,8 +15,6 @@ use crate::tokens::{Engine, Place};
 pub struct Report {
     reporter: Arc<Reporter>,
     generation: Generation,
-    /// With what the same request was refused before.
-    before: Option<Generation>,
     place: Place,
 }
 
@@ -27,16 +25,10 @@ pub(crate) struct Reporter {
 }
 
 impl Report {
-    pub(crate) fn new(
-        reporter: Arc<Reporter>,
-        generation: Generation,
-        before: Option<Generation>,
-        place: Place,
-    ) -> Self {
+    pub(crate) fn new(reporter: Arc<Reporter>, generation: Generation, place: Place) -> Self {
         Self {
             reporter,
             generation,
-            before,
             place,
         }
     }
@@ -44,7 +36,7 @@ impl Report {
     /// The token was good.
     pub fn accepted(&self) {
         if let Some(engine) = self.reporter.engine.upgrade() {
-            engine.accept(self.generation, self.before, || self.place);
+            engine.accept(self.generation, || self.place);
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! Routes may be many (`/items/1`, `/items/2`), of a request that was not kept the route is not known, and a
 //! caller's deadline may end each replay before it is refused. So every refusal that buys a fetch is also a
-//! *strike* against its origin, taken back when a request that it made wait is accepted with the newer token.
+//! *strike* against its origin, taken back when its route accepts a newer token: that of the replay, or another.
 //! An origin with [`STRIKES`] of them within a minute costs one fetch a minute until it has behaved for a minute.
 
 use std::time::Duration;
@@ -53,10 +53,10 @@ struct Trip {
     proven: bool,
 }
 
-/// An origin refused a token, and nobody has seen yet that a newer one is any better there.
+/// A token was refused, and nobody has seen yet that a newer one is any better there.
 #[derive(Debug)]
 struct Strike {
-    origin: u64,
+    place: Place,
     refused: Generation,
     since: Instant,
 }
@@ -88,7 +88,7 @@ impl Breaker {
     pub(super) fn rule(&mut self, place: Place, generation: Generation, accepted: bool, now: Instant) -> Ruling {
         let was_held = self.was_held(place.origin);
         if self.admits(place, accepted, now) {
-            self.strike(place.origin, generation, now);
+            self.strike(place, generation, now);
             self.held.retain(|(origin, _)| *origin != place.origin);
             return Ruling::Fetch { closed: was_held };
         }
@@ -112,7 +112,7 @@ impl Breaker {
             return false;
         }
         let here = |(origin, since): &(u64, Instant)| *origin == place.origin && holds(*since, now);
-        let strikes = |strike: &Strike| strike.origin == place.origin && holds(strike.since, now);
+        let strikes = |strike: &Strike| strike.place.origin == place.origin && holds(strike.since, now);
         let struck = self.strikes.iter().filter(|strike| strikes(strike)).count() >= STRIKES;
         if (!accepted || struck) && self.fetched.iter().any(here) {
             // It does not behave yet.
@@ -126,28 +126,21 @@ impl Breaker {
         true
     }
 
-    fn strike(&mut self, origin: u64, refused: Generation, now: Instant) {
-        self.strikes
-            .retain(|strike| holds(strike.since, now) && (strike.origin, strike.refused) != (origin, refused));
+    fn strike(&mut self, place: Place, refused: Generation, now: Instant) {
+        let same = |strike: &Strike| (strike.place.origin, strike.refused) == (place.origin, refused);
+        self.strikes.retain(|strike| holds(strike.since, now) && !same(strike));
         let strike = Strike {
-            origin,
+            place,
             refused,
             since: now,
         };
         push_bounded(&mut self.strikes, strike);
     }
 
-    /// A request that was refused with that token there was accepted with a newer one.
-    pub(super) fn take_back(&mut self, origin: u64, refused: Generation) {
-        self.strikes
-            .retain(|strike| (strike.origin, strike.refused) != (origin, refused));
-    }
-
-    /// One request was refused with two tokens there, `refused` and `generation`.
-    pub(super) fn trip(&mut self, origin: u64, route: Option<u64>, tokens: (Generation, Generation), now: Instant) {
-        let (refused, generation) = tokens;
-        self.strike(origin, refused, now);
-        let Some(route) = route else { return };
+    /// One request was refused with two tokens there, one after the other.
+    pub(super) fn trip(&mut self, place: Place, (refused, generation): (Generation, Generation), now: Instant) {
+        self.strike(place, refused, now);
+        let Some(route) = place.route else { return };
         self.tripped
             .retain(|trip| trip.route != route && holds(trip.since, now));
         let trip = Trip {
@@ -159,9 +152,8 @@ impl Breaker {
         push_bounded(&mut self.tripped, trip);
     }
 
-    /// A token was accepted, at a route if it is known. Returns whether anything is still tripped, and whether
-    /// the breaker was open there.
-    pub(super) fn accepted(&mut self, generation: Generation, place: Place, now: Instant) -> (bool, bool) {
+    /// A token was accepted, at a route if it is known. Returns whether the breaker was open there, and is no longer.
+    pub(super) fn accepted(&mut self, generation: Generation, place: Place, now: Instant) -> bool {
         let proven = |trip: &Trip| Some(trip.route) == place.route && trip.proven && holds(trip.since, now);
         let closed = self.tripped.iter().any(proven) && self.was_held(place.origin);
         if closed {
@@ -172,7 +164,15 @@ impl Breaker {
         for trip in &mut self.tripped {
             trip.proven |= trip.generation <= generation;
         }
-        (!self.tripped.is_empty(), closed)
+        let helped = |strike: &Strike| strike.place == place && place.route.is_some() && strike.refused < generation;
+        self.strikes
+            .retain(|strike| holds(strike.since, now) && !helped(strike));
+        closed
+    }
+
+    /// Whether an acceptance could prove or clear anything.
+    pub(super) fn suspects(&self) -> bool {
+        !self.tripped.is_empty() || self.strikes.iter().any(|strike| strike.place.route.is_some())
     }
 }
 
@@ -207,12 +207,16 @@ mod tests {
             !self.rule(HERE, Generation::nth(nth), accepted, Instant::now()).holds()
         }
 
-        fn trips(&mut self, route: u64) {
-            self.trip(1, Some(route), (TOKEN, TOKEN), Instant::now());
+        fn trips(&mut self, route: u64, refused: u64) {
+            let place = Place {
+                route: Some(route),
+                ..HERE
+            };
+            self.trip(place, (Generation::nth(refused), TOKEN), Instant::now());
         }
 
-        fn accepts(&mut self, place: Place) -> (bool, bool) {
-            self.accepted(TOKEN, place, Instant::now())
+        fn accepts(&mut self, nth: u64, place: Place) -> bool {
+            self.accepted(Generation::nth(nth), place, Instant::now())
         }
     }
 
@@ -230,7 +234,11 @@ mod tests {
         let mut breaker = Breaker::default();
         for nth in 1..=100 {
             assert!(breaker.pays(nth, true));
-            breaker.take_back(1, Generation::nth(nth));
+            assert!(breaker.suspects());
+            breaker.accepts(nth + 1, ELSEWHERE);
+            assert!(breaker.suspects(), "that proves nothing of this route");
+            breaker.accepts(nth + 1, HERE);
+            assert!(!breaker.suspects());
         }
     }
 
@@ -246,7 +254,7 @@ mod tests {
         let mut breaker = Breaker::default();
         for nth in 1..=5 {
             assert!(breaker.pays(nth, true));
-            breaker.trip(1, Some(nth), (Generation::nth(nth), TOKEN), Instant::now());
+            breaker.trips(nth, nth);
         }
         let mut paid = 0;
         for nth in 6..306 {
@@ -261,13 +269,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_route_is_held_once_its_token_is_accepted_elsewhere_and_until_it_accepts() {
         let mut breaker = Breaker::default();
-        breaker.trips(7);
+        breaker.trips(7, 1);
         assert!(breaker.pays(1, true), "revoked twice, for all that is known");
-        assert_eq!(breaker.accepts(ELSEWHERE), (true, false));
+        assert!(!breaker.accepts(1, ELSEWHERE));
         assert!(!breaker.pays(2, true));
         assert!(!breaker.rule(ELSEWHERE, TOKEN, true, Instant::now()).holds());
         assert!(!breaker.pays(2, true));
-        assert_eq!(breaker.accepts(HERE), (false, true));
+        assert!(breaker.accepts(1, HERE));
         assert!(breaker.pays(2, true));
     }
 
@@ -289,11 +297,11 @@ mod tests {
     async fn only_so_many_places_are_kept_and_not_for_ever() {
         let mut breaker = Breaker::default();
         for route in 0..10_000 {
-            breaker.trips(route);
-            breaker.trip(route, None, (TOKEN, TOKEN), Instant::now());
+            breaker.trips(route, route + 1);
         }
         assert_eq!((breaker.tripped.len(), breaker.strikes.len()), (PLACES, PLACES));
         tokio::time::advance(HELD).await;
-        assert!(!breaker.accepts(HERE).0);
+        breaker.accepts(1, ELSEWHERE);
+        assert!(!breaker.suspects());
     }
 }

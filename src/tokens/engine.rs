@@ -29,9 +29,9 @@ pub(crate) struct Engine {
     signal: Padded<AtomicU64>,
     /// The newest generation that some server accepted.
     accepted: Padded<AtomicU64>,
-    /// Whether any route is tripped, so that acceptance has something to prove or to clear.
+    /// Whether any route is suspected to refuse good tokens, so that acceptance has something to prove or to clear.
     /// Written under the desk's lock only.
-    tripped: Padded<AtomicBool>,
+    suspicion: Padded<AtomicBool>,
     /// Until then (wall nanoseconds) it is useless to ask for a background renewal.
     quiet_until: AtomicU64,
     /// Written under the desk's lock only, after the store; read by every call whose layer has no snapshot of it.
@@ -72,7 +72,7 @@ impl Engine {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             signal: Padded::default(),
             accepted: Padded::default(),
-            tripped: Padded::default(),
+            suspicion: Padded::default(),
             quiet_until: AtomicU64::new(0),
             current: ArcSwapOption::empty(),
             desk: Mutex::new(Desk::new()),
@@ -198,6 +198,7 @@ impl Engine {
             if desk.is_refused() {
                 self.signal.0.store(0, Ordering::Release);
             }
+            self.suspicion.0.store(desk.breaker.suspects(), Ordering::Relaxed);
             let marked = desk.current.as_ref().filter(|_| decided.first);
             let token = marked.map(|current| current.token.fingerprint());
             (decided, token)
@@ -230,33 +231,27 @@ impl Engine {
     #[cold]
     pub(crate) fn refuse_again(&self, tokens: (Generation, Generation), place: Place) {
         let mut desk = self.desk();
-        desk.breaker.trip(place.origin, place.route, tokens, Instant::now());
-        if place.route.is_some() {
-            self.tripped.0.store(true, Ordering::Relaxed);
-        }
+        desk.breaker.trip(place, tokens, Instant::now());
+        self.suspicion.0.store(desk.breaker.suspects(), Ordering::Relaxed);
     }
 
-    /// A server accepted `generation`, of a request that it had `refused` with an older one, if it had.
+    /// A server accepted `generation`.
     #[inline]
-    pub(crate) fn accept(&self, generation: Generation, refused: Option<Generation>, place: impl FnOnce() -> Place) {
+    pub(crate) fn accept(&self, generation: Generation, place: impl FnOnce() -> Place) {
         if self.accepted.0.load(Ordering::Relaxed) < generation.get() {
             self.accepted.0.fetch_max(generation.get(), Ordering::Relaxed);
         }
-        if refused.is_some() || self.tripped.0.load(Ordering::Relaxed) {
-            self.accept_in_trouble(generation, refused, place());
+        if self.suspicion.0.load(Ordering::Relaxed) {
+            self.accept_in_spite(generation, place());
         }
     }
 
-    /// A renewal helped, or some route is tripped.
     #[cold]
-    fn accept_in_trouble(&self, generation: Generation, refused: Option<Generation>, place: Place) {
+    fn accept_in_spite(&self, generation: Generation, place: Place) {
         let closed = {
             let mut desk = self.desk();
-            if let Some(refused) = refused {
-                desk.breaker.take_back(place.origin, refused);
-            }
-            let (still, closed) = desk.breaker.accepted(generation, place, Instant::now());
-            self.tripped.0.store(still, Ordering::Relaxed);
+            let closed = desk.breaker.accepted(generation, place, Instant::now());
+            self.suspicion.0.store(desk.breaker.suspects(), Ordering::Relaxed);
             closed
         };
         if closed {

@@ -214,7 +214,7 @@ impl Rig {
     fn warm(answer: fn(usize) -> Answer) -> (Self, Token) {
         let rig = Self::new(answer);
         let first = rig.get().unwrap();
-        rig.tokens.engine().accept(first.generation().unwrap(), None, || HERE);
+        rig.tokens.engine().accept(first.generation().unwrap(), || HERE);
         (rig, first)
     }
 

@@ -71,7 +71,7 @@ fn minted(nth: usize, life: Duration) -> Result<Token, FetchError> {
 
 fn accepted(tokens: &Tokens, token: &Token) {
     let place = || Place { origin: 1, route: None };
-    tokens.engine().accept(token.generation().unwrap(), None, place);
+    tokens.engine().accept(token.generation().unwrap(), place);
 }
 
 async fn settle() {
