@@ -1,0 +1,48 @@
+//! Random histories of one handle, each judged by a model that knows the design and not the engine.
+//!
+//! A [history](script) is carried out in virtual time ([drive]) against an [issuer] that does what it is
+//! told. All that happens is [written down](record), and the [model] reads it: what may happen next, and what not.
+
+#![cfg(feature = "testkit")]
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+#[path = "histories/drive.rs"]
+mod drive;
+#[path = "histories/held.rs"]
+mod held;
+#[path = "histories/issuer.rs"]
+mod issuer;
+#[path = "histories/model.rs"]
+mod model;
+#[path = "histories/record.rs"]
+mod record;
+#[path = "histories/script.rs"]
+mod script;
+#[path = "histories/setback.rs"]
+mod setback;
+
+use proptest::prelude::*;
+
+/// `PROPTEST_CASES` raises it.
+fn cases() -> u32 {
+    ProptestConfig::default().cases.max(3_000)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases())
+    })]
+
+    #[test]
+    fn whatever_happens_the_engine_does_what_the_design_says(history in script::histories()) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let record = runtime.block_on(drive::run(&history));
+        let judged = model::judge(&record, history.if_lost);
+        prop_assert!(judged.is_ok(), "{}", judged.unwrap_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! What a failure leaves behind, by the table of defaults: bounds for the next fetch.
+
+use std::time::Duration;
+
+use tower_token::Class;
+
+use super::record::Why;
+
+/// The next fetch begins no earlier than `least` and may be refused until `most` at the latest.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Setback {
+    kind: Kind,
+    /// How many of its family failed in a row.
+    failures: u32,
+    /// When the last attempt ended.
+    at: Duration,
+    least: Duration,
+    /// `None`: for ever.
+    most: Option<Duration>,
+    /// A request that would fail may try in between, once per 30 s.
+    probes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Transient,
+    Throttled,
+    Verdict,
+    Ambiguous,
+}
+
+/// A fetch, read as one that the backoff had ended for, or as an extra one.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    after: Option<Setback>,
+    extra: bool,
+}
+
+impl Attempt {
+    /// All that a fetch at `now` can be. None: it is too early.
+    pub(crate) fn read(setbacks: &[Setback], now: Duration, wished: bool, would_fail: bool) -> Vec<Self> {
+        if setbacks.is_empty() {
+            return vec![Self { after: None, extra: false }];
+        }
+        let read = |setback: &Setback| {
+            let due = now >= setback.least;
+            let early = setback.most.is_none_or(|most| now < most);
+            let probe = setback.probes && would_fail && now >= setback.at + PROBE;
+            let as_planned = due.then_some(false);
+            let as_extra = (early && (probe || wished)).then_some(true);
+            let after = setback.clone();
+            [as_planned, as_extra].into_iter().flatten().map(move |extra| Self {
+                after: Some(after.clone()),
+                extra,
+            })
+        };
+        setbacks.iter().flat_map(read).collect()
+    }
+
+    /// It failed like this. `brought`: but a new credential came. `doubt`: an answer was lost before, and
+    /// no verdict came since.
+    pub(crate) fn failed(&self, class: Class, now: Duration, brought: bool, doubt: bool) -> Setback {
+        let kind = match class {
+            Class::Transient => Kind::Transient,
+            Class::Throttled { .. } => Kind::Throttled,
+            _ => Kind::Verdict,
+        };
+        if let Some(stands) = self.in_passing(class, brought) {
+            return stands.clone();
+        }
+        let failures = self.failures(kind);
+        let (least, most) = match class {
+            Class::Throttled {
+                retry_after: Some(wait),
+            } if wait >= SECOND => (wait.min(HOUR), wait.min(HOUR)),
+            Class::Transient | Class::Throttled { .. } => backoff(failures),
+            _ => (verdict_pause(failures), verdict_pause(failures)),
+        };
+        let floor = if doubt { MINUTE } else { Duration::ZERO };
+        let mut setback = Setback {
+            kind,
+            failures,
+            at: now,
+            least: now + least.max(floor),
+            most: Some(now + most.max(floor)),
+            probes: kind == Kind::Transient && !doubt,
+        };
+        if let (Some(before), Kind::Transient) = (self.interrupted(), kind) {
+            // An extra one does not push the end of the backoff away.
+            setback.least = before.least;
+            setback.most = before.most;
+        }
+        setback
+    }
+
+    /// What stands although this fetch, which somebody insisted on, failed like this: patience that the
+    /// issuer asked for, and a verdict on the credential that is still in force.
+    pub(crate) fn in_passing(&self, class: Class, brought: bool) -> Option<&Setback> {
+        self.interrupted().filter(|before| match before.kind {
+            _ if class != Class::Transient => false,
+            Kind::Transient => false,
+            Kind::Throttled => true,
+            Kind::Verdict | Kind::Ambiguous => !brought,
+        })
+    }
+
+    /// The pause in the middle of which it was made.
+    fn interrupted(&self) -> Option<&Setback> {
+        self.after.as_ref().filter(|before| self.extra && before.most.is_some())
+    }
+
+    /// Its answer was lost, and so was that of the second presentation: one a minute follows.
+    pub(crate) fn failed_ambiguously(&self, now: Duration) -> Setback {
+        Setback {
+            kind: Kind::Ambiguous,
+            failures: self.failures(Kind::Ambiguous),
+            at: now,
+            least: now + MINUTE,
+            most: Some(now + MINUTE.mul_f64(JITTER)),
+            probes: false,
+        }
+    }
+
+    fn failures(&self, kind: Kind) -> u32 {
+        match &self.after {
+            Some(before) if (before.kind == Kind::Verdict) == (kind == Kind::Verdict) => {
+                before.failures + u32::from(!self.extra)
+            }
+            _ => 1,
+        }
+    }
+}
+
+impl Setback {
+    /// The policy gives up on a credential that may be spent.
+    pub(crate) fn never(now: Duration) -> Self {
+        Self {
+            kind: Kind::Ambiguous,
+            failures: 1,
+            at: now,
+            least: Duration::MAX,
+            most: None,
+            probes: false,
+        }
+    }
+
+    /// Whether the next fetch is due sooner or later is left open, within a minute and its jitter.
+    pub(crate) fn be_patient(&mut self) {
+        let most = self.at + MINUTE.mul_f64(JITTER);
+        self.most = self.most.map(|before| before.max(most));
+        self.probes = false;
+    }
+
+    /// Whether a request may fail now without a fetch.
+    pub(crate) fn denies(&self, now: Duration) -> bool {
+        let pauses = self.most.is_none_or(|most| now < most);
+        pauses && !(self.probes && now >= self.at + PROBE)
+    }
+
+    /// Whether its end may be so near.
+    pub(crate) fn may_end_within(&self, now: Duration, wait: Duration) -> bool {
+        self.least <= now + wait && self.most.is_some_and(|most| now <= most + MILLISECOND)
+    }
+
+    /// Whether this is what a caller is told.
+    pub(crate) fn agrees_with(&self, why: Why) -> bool {
+        match self.kind {
+            Kind::Transient => why.transient && why.retry_after.is_none(),
+            Kind::Throttled => why.transient && why.retry_after.is_some(),
+            Kind::Verdict | Kind::Ambiguous => why.reauth,
+        }
+    }
+}
+
+/// 1 s, doubled up to 120 s, up to 20 % on top; at least a minute from the seventh attempt on.
+fn backoff(failures: u32) -> (Duration, Duration) {
+    let base = (SECOND * (1 << (failures - 1).min(7))).min(2 * MINUTE);
+    let least = if failures >= 6 { MINUTE } else { Duration::ZERO };
+    (base.max(least), base.mul_f64(JITTER).max(least))
+}
+
+/// Ten minutes, doubled up to an hour.
+fn verdict_pause(failures: u32) -> Duration {
+    (10 * MINUTE * (1 << (failures - 1).min(3))).min(HOUR)
+}
+
+const JITTER: f64 = 1.2;
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const PROBE: Duration = Duration::from_secs(30);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
