@@ -44,7 +44,7 @@ const ALL: [&str; 7] = [CLIENT_SECRET, REFRESH, ROTATED, ACCESS, RENEWED, EXTRA,
 /// The forms in which `secret` may show: as it is, its beginning, its end, in base64 at each
 /// alignment, and encoded for a URL.
 fn forms(secret: &str) -> Vec<(String, String)> {
-    let (start, end) = (&secret[..12], &secret[secret.len() - 12..]);
+    let (start, end) = (&secret[..8], &secret[secret.len() - 8..]);
     let mut forms = Vec::new();
     for part in [secret, start, end] {
         forms.push((format!("{secret} raw"), part.to_owned()));
