@@ -5,15 +5,21 @@
 
 mod flows;
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use flows::*;
+use http::Request;
+use http_body_util::Full;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use tower::ServiceExt;
+use tower::{ServiceExt, service_fn};
 use tower_token::oauth2::RefreshTokenGrant;
 use tower_token::testkit::{Api, Fault, Issuer};
-use tower_token::{Class, IfLost, TokenProvider, Tokens};
+use tower_token::{Class, IfLost, TokenClient, TokenProvider, Tokens};
 
 const HERD: usize = 10_000;
 
@@ -266,21 +272,24 @@ async fn a_failed_renewal_does_not_displace_a_token_that_is_still_good() {
     assert_eq!(api.counts().expired_seen, 0);
 }
 
-/// How long after its end the `nth` outage is noticed to be over.
-async fn recovery(issuer: &Issuer, client: &Client, fault: Fault) -> Duration {
+/// How long after its end an outage is noticed to be over. It is switched on and off with `out`.
+async fn recovery(client: &Client, lasts: Duration, out: &dyn Fn(bool)) -> Duration {
     // Past the end of the token in place, so that requests fail.
-    issuer.fault_always(Some(fault));
+    out(true);
     sleep(MINUTE).await;
-    let samples = traffic(client, "/api", 500 * MILLISECOND, 30 * SECOND).await;
+    let samples = traffic(client, "/api", SECOND, lasts).await;
     assert_eq!(answered(&samples, 200), 0, "the outage is one");
-    issuer.fault_always(None);
+    out(false);
     let healed = Instant::now();
     while status(&call(client, "/api").await) != Some(200) {
         assert!(healed.elapsed() < 10 * MINUTE, "it never ends");
-        sleep(100 * MILLISECOND).await;
+        sleep(GAP).await;
     }
     healed.elapsed()
 }
+
+/// Between two calls of those who look whether it is over.
+const GAP: Duration = Duration::from_millis(100);
 
 async fn a_hundred_outages_heal(grant: impl FnOnce(&Issuer) -> Tokens, faults: &[Fault], within: Duration) {
     let issuer = Issuer::new();
@@ -290,8 +299,9 @@ async fn a_hundred_outages_heal(grant: impl FnOnce(&Issuer) -> Tokens, faults: &
     assert_eq!(status(&call(&client, "/api").await), Some(200));
     let mut longest = Duration::ZERO;
     for round in 0..100 {
-        let fault = faults[round % faults.len()].clone();
-        let took = recovery(&issuer, &client, fault.clone()).await;
+        let fault = &faults[round % faults.len()];
+        let out = |is_out: bool| _ = issuer.fault_always(is_out.then(|| fault.clone()));
+        let took = recovery(&client, 30 * SECOND, &out).await;
         assert!(took <= within, "round {round}, {fault:?}: {took:?}");
         longest = longest.max(took);
     }
@@ -322,7 +332,7 @@ async fn a_hundred_outages_heal_without_a_restart() {
         Fault::answer(403, "text/html", "<html>blocked</html>"),
     ];
     let grant = |issuer: &Issuer| impatient(client_credentials(issuer));
-    a_hundred_outages_heal(grant, &faults, 31 * SECOND).await;
+    a_hundred_outages_heal(grant, &faults, 30 * SECOND + GAP).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -338,7 +348,40 @@ async fn a_hundred_outages_heal_with_a_rotating_refresh_token_too() {
     ];
     let grant = |issuer: &Issuer| impatient(refresh_grant(issuer));
     // A lost answer is followed by one presentation a minute.
-    a_hundred_outages_heal(grant, &faults, 61 * SECOND).await;
+    a_hundred_outages_heal(grant, &faults, MINUTE + GAP).await;
+}
+
+/// I7. A connection that is refused is no presentation, so that nobody waits for a minute.
+#[tokio::test(start_paused = true)]
+async fn a_hundred_times_an_issuer_that_is_down_comes_back_for_a_rotating_refresh_token_too() {
+    let issuer = Issuer::new();
+    let api = Api::new(&issuer);
+    let down = Arc::new(AtomicBool::new(false));
+    let (server, is_down) = (issuer.clone(), down.clone());
+    let reached = service_fn(move |request: Request<Full<Bytes>>| {
+        let server = (!is_down.load(Ordering::SeqCst)).then(|| server.service());
+        async move {
+            match server {
+                Some(server) => server.oneshot(request).await,
+                None => Err(io::ErrorKind::ConnectionRefused.into()),
+            }
+        }
+    });
+    let client = client(&tokens(refresh_grant(&issuer).client(TokenClient::new(reached))), &api);
+    let mut longest = Duration::ZERO;
+    for round in 0..100 {
+        // Up to 12 minutes, when the backoff alone would take two more.
+        let lasts = 30 * SECOND + 7 * SECOND * round;
+        let took = recovery(&client, lasts, &|is_out| down.store(is_out, Ordering::SeqCst)).await;
+        assert!(took <= 30 * SECOND + GAP, "{lasts:?} down, then {took:?}");
+        longest = longest.max(took);
+    }
+    println!("100 times down: the longest recovery took {longest:?}");
+    let counts = issuer.counts();
+    assert_eq!(
+        (counts.token_requests, counts.granted, counts.presented_twice),
+        (100, 100, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]

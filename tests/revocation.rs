@@ -101,6 +101,10 @@ async fn a_route_that_always_refuses_costs_one_exchange_a_minute() {
         api.counts()
     );
     assert!(issuer.counts().token_requests <= 1 + 10, "{:?}", issuer.counts());
+    let minted: Vec<_> = issuer.timeline().iter().map(|issued| issued.at).collect();
+    // The first token is not a renewal.
+    let minutes = minted[1..].windows(2).all(|pair| pair[1] - pair[0] >= MINUTE);
+    assert!(minutes, "{minted:?}");
     assert!(api.counts().max_deliveries <= 2);
 }
 
