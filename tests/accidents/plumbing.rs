@@ -1,4 +1,7 @@
 //! Plumbing: where a token and a token request may go (T56).
+//!
+//! Where it went elsewhere: golang/oauth2#805, buildkite/cli#830, requests/requests-oauthlib#536,
+//! evcc-io/evcc#33339, prometheus/common#357, mulesoft/mule#6250, axios#120, medplum/medplum#10559.
 
 use std::sync::{Arc, OnceLock};
 
@@ -41,8 +44,7 @@ impl World {
     }
 }
 
-/// The token went along to whomever a redirect or a presigned URL named: golang/oauth2#805, buildkite/cli#830,
-/// requests/requests-oauthlib#536.
+/// The token went along to whomever a redirect or a presigned URL named: golang/oauth2#805, buildkite/cli#830.
 #[tokio::test(start_paused = true)]
 async fn t56a_no_redirect_takes_the_token_to_another_host_above_or_below_the_layer() {
     for to in [
@@ -71,7 +73,7 @@ async fn t56a_no_redirect_takes_the_token_to_another_host_above_or_below_the_lay
     }
 }
 
-/// It was sent over plain http: evcc-io/evcc#33339.
+/// It was sent over plain http, for everybody on the way to read.
 #[tokio::test(start_paused = true)]
 async fn t56b_a_token_does_not_go_over_plain_http() {
     for origin in [
@@ -98,8 +100,7 @@ async fn t56b_a_token_does_not_go_over_plain_http() {
     assert_eq!(world.issuer.counts().token_requests, 0);
 }
 
-/// Tokens stood in debug logs and in what objects print of themselves: googleapis/google-auth-library-java,
-/// prometheus/common#357.
+/// Tokens stood in debug logs and in what objects print of themselves: googleapis/google-auth-library-java.
 #[cfg(feature = "tracing")]
 #[tokio::test(start_paused = true)]
 async fn t56c_the_log_of_everything_holds_no_token_and_no_secret() {
@@ -143,7 +144,7 @@ async fn t56c_the_log_of_everything_holds_no_token_and_no_secret() {
 }
 
 /// The token request took another way than the client that was given, or followed a redirect with its credentials:
-/// mulesoft/mule#6250, kubernetes/client-go.
+/// mulesoft/mule#6250.
 #[tokio::test(start_paused = true)]
 async fn t56d_a_token_request_goes_through_the_client_given_and_nowhere_else() {
     let world = World::new();
@@ -181,7 +182,7 @@ async fn t56d_a_token_request_goes_through_the_client_given_and_nowhere_else() {
     );
 }
 
-/// The token was asked for through the client that waited for it, for ever: axios/axios#120, medplum/medplum#10559.
+/// The token was asked for through the client that waited for it, for ever: axios#120, medplum/medplum#10559.
 #[tokio::test(start_paused = true)]
 async fn t56e_a_token_request_through_its_own_layer_is_an_error_at_once() {
     let world = World::new();
