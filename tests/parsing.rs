@@ -301,6 +301,7 @@ async fn body() {
         (answer(200, "text/plain", json.clone()), WHOLE),
         (answer(201, JSON, json.clone()), WHOLE),
         (answer(200, FORM, form.clone()), WHOLE),
+        (answer(200, FORM, form.replace('-', "%2D")), WHOLE),
         (answer(200, JSON, form.clone()), Malformed),
         (answer(200, "text/plain", form), Malformed),
         (answer(200, FORM, json.clone()), Malformed),
