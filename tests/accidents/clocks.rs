@@ -50,7 +50,7 @@ async fn t49_after_a_suspend_the_first_requests_renew_before_they_are_sent() {
             (101, 0, 1)
         );
         // Nothing of it is left over.
-        let samples = traffic(&client, "/api", SECOND, 3 * HOUR).await;
+        let samples = traffic(&client, "/api", 2 * SECOND, 3 * HOUR).await;
         assert_eq!(answered(&samples, 200), samples.len());
         assert_eq!((api.counts().expired_seen, issuer.counts().token_requests), (0, 2 + 3));
     }
@@ -150,9 +150,9 @@ async fn t50_an_end_by_a_clock_that_is_off_by_50_seconds_fails_no_request() {
 async fn across(then: impl AsyncFnOnce(&Clock, &Client)) -> u64 {
     let clock = Clock::of_tokio();
     let (issuer, api, client) = by_the(&clock, HOUR, policy());
-    let before = traffic(&client, "/api", SECOND, 30 * MINUTE).await;
+    let before = traffic(&client, "/api", 2 * SECOND, 30 * MINUTE).await;
     then(&clock, &client).await;
-    let after = traffic(&client, "/api", SECOND, 3 * HOUR).await;
+    let after = traffic(&client, "/api", 2 * SECOND, 3 * HOUR).await;
     for samples in [before, after] {
         assert_eq!(answered(&samples, 200), samples.len());
     }
@@ -190,7 +190,7 @@ async fn t51_a_step_back_during_an_outage_ends_no_renewals() {
     let during = traffic(&client, "/api", SECOND, 5 * MINUTE).await;
     clock.step(-24 * 3600);
     issuer.fault_always(None);
-    let after = traffic(&client, "/api", SECOND, 3 * HOUR).await;
+    let after = traffic(&client, "/api", 2 * SECOND, 3 * HOUR).await;
     for samples in [during, after] {
         assert_eq!(answered(&samples, 200), samples.len());
     }

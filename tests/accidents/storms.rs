@@ -185,7 +185,7 @@ async fn t40_the_gaps_between_attempts_are_those_of_the_table() {
     issuer.fault_always(Some(Fault::Status(503)));
     // The token is stale for an hour less a minute, so that attempts are nobody's need but the schedule's.
     sleep(23 * HOUR + SECOND).await;
-    let between_calls = 100 * MILLISECOND;
+    let between_calls = 200 * MILLISECOND;
     let samples = traffic(&client, "/api", between_calls, 58 * MINUTE).await;
     assert_eq!(answered(&samples, 200), samples.len());
     let gaps = &arrivals.gaps()[1..];
@@ -239,7 +239,7 @@ async fn t42_half_of_every_life_is_used_however_short_it_is() {
             issuer.lifetime(life).latency(life / 50);
             let api = Api::new(&issuer);
             let tokens = builder(refresh_grant(&issuer)).policy(policy).build().unwrap();
-            let samples = traffic(&client(&tokens, &api), "/api", life / 100, 30 * life).await;
+            let samples = traffic(&client(&tokens, &api), "/api", life / 50, 30 * life).await;
             assert_eq!(answered(&samples, 200), samples.len(), "{life:?}");
             assert_eq!(api.counts().expired_seen, 0, "{life:?}");
             let minted: Vec<_> = issuer.timeline().iter().map(|issued| issued.at).collect();
@@ -283,7 +283,7 @@ async fn t43_a_token_that_comes_again_is_not_asked_for_in_a_loop_and_served_unti
     let arrivals = Arrivals::default();
     let grant = client_credentials(&issuer).client(metadata_server(&issuer, &arrivals, HOUR));
     let client = client(&tokens(grant), &api);
-    let samples = traffic(&client, "/api", 250 * MILLISECOND, 2 * HOUR).await;
+    let samples = traffic(&client, "/api", 500 * MILLISECOND, 2 * HOUR).await;
     assert_eq!(answered(&samples, 200), samples.len());
     assert_eq!((api.counts().refused, api.counts().expired_seen), (0, 0));
     assert!(samples.iter().all(|sample| sample.took <= SECOND));
