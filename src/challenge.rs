@@ -490,6 +490,7 @@ mod tests {
             (r#"Bearer realm="a", Föö bar, error="x", Basic realm=b"#, "Bearer(realm=a) Basic(realm=b)"),
             (r#"error="x", Bearer realm="a""#, "Bearer(realm=a)"),
             (r#"="x", Bearer realm="a""#, "Bearer(realm=a)"),
+            (r#"Bearer realm="a", ="x", error=y"#, "Bearer(realm=a)"),
             (r#"{"error":"x"}, Bearer realm="a""#, "Bearer(realm=a)"),
             (r#"Bearer="x", error=y"#, ""),
             (r#"Bearer: error="x", scope=y"#, ""),

@@ -20,7 +20,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, ServiceExt};
-use tower_token::{CloneBody, Grpc, Peeked, Token, TokenLayer, Tokens, provider_fn};
+use tower_token::{CloneBody, Grpc, Peeked, Token, TokenLayer, Tokens, Unauthorized, provider_fn};
 
 use support::{SECOND, at_once};
 
@@ -91,6 +91,13 @@ impl Scene {
 
 /// A server that answers the n-th request, counted from 1, by script; the first step may be its head's status.
 fn scene(rule: impl Fn(usize) -> (Option<&'static str>, Vec<Then>) + Clone + Send + Sync + 'static) -> Scene {
+    scene_for(Grpc::new(), rule)
+}
+
+fn scene_for(
+    classify: Grpc,
+    rule: impl Fn(usize) -> (Option<&'static str>, Vec<Then>) + Clone + Send + Sync + 'static,
+) -> Scene {
     let (tokens, fetches) = at_once();
     let deliveries = Arc::new(AtomicUsize::new(0));
     let counter = deliveries.clone();
@@ -105,8 +112,9 @@ fn scene(rule: impl Fn(usize) -> (Option<&'static str>, Vec<Then>) + Clone + Sen
         }
         async { Ok::<_, BoxError>(response) }
     });
+    let layer = TokenLayer::grpc(&tokens).classify(classify).replay(CloneBody);
     Scene {
-        client: Client::new(TokenLayer::grpc(&tokens).replay(CloneBody).layer(server)),
+        client: Client::new(layer.layer(server)),
         deliveries,
         fetches,
         tokens,
@@ -239,6 +247,80 @@ async fn a_message_is_an_acceptance_so_that_every_stream_that_dies_renews() {
         read(scene.client.clone().oneshot(call()).await.unwrap()).await;
         assert_eq!(scene.counts(), (streams, streams));
         sleep(SECOND).await;
+    }
+}
+
+/// Half of the calls are refused: each costs a fetch where the others prove their token good.
+async fn fetches_of_refusals_after(answer: (Option<&'static str>, Vec<Then>)) -> usize {
+    let scene = scene(move |nth| match nth % 2 {
+        1 => answer.clone(),
+        _ => (Some("16"), vec![]),
+    });
+    for _ in 0..6 {
+        read(scene.client.clone().oneshot(call()).await.unwrap()).await;
+    }
+    scene.counts().1
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_of_0_or_a_message_proves_a_token_good_whenever_it_comes() {
+    let late = Then::Silent(SECOND);
+    for answer in [
+        (Some("0"), vec![]),
+        (None, vec![Then::Trailers("0")]),
+        (None, vec![late.clone(), Then::Trailers("0")]),
+        (None, vec![Then::Message("some"), Then::Trailers("13")]),
+        (None, vec![late.clone(), Then::Message("some"), Then::Trailers("13")]),
+    ] {
+        assert_eq!(fetches_of_refusals_after(answer).await, 6);
+    }
+}
+
+/// One a minute.
+#[tokio::test(start_paused = true)]
+async fn another_status_or_an_empty_message_proves_nothing() {
+    let late = Then::Silent(SECOND);
+    for answer in [
+        (Some("13"), vec![]),
+        (None, vec![Then::Message(""), Then::Trailers("13")]),
+        (None, vec![late.clone(), Then::Message(""), Then::Trailers("13")]),
+        (None, vec![late, Then::Trailers("13")]),
+    ] {
+        assert_eq!(fetches_of_refusals_after(answer).await, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_patience_can_be_set() {
+    for (patience, waited, counts) in [(Duration::ZERO, Duration::ZERO, (1, 1)), (2 * SECOND, SECOND, (2, 2))] {
+        let scene = scene_for(Grpc::new().patience(patience), |nth| match nth {
+            1 => (None, vec![Then::Silent(SECOND), Then::Trailers("16")]),
+            _ => (Some("0"), vec![]),
+        });
+        let began = Instant::now();
+        let _response = scene.client.clone().oneshot(call()).await.unwrap();
+        assert_eq!((began.elapsed(), scene.counts()), (waited, counts));
+    }
+}
+
+/// As proxies answer, which speak no gRPC.
+#[tokio::test(start_paused = true)]
+async fn a_401_without_a_grpc_status_is_read_as_http_has_it() {
+    let by_http = [
+        (Grpc::new(), 2),
+        (Grpc::new().otherwise(Unauthorized::new().bare(false)), 1),
+    ];
+    for (classify, fetched) in by_http {
+        let (tokens, fetches) = at_once();
+        let server = tower::service_fn(|_: Request<String>| async {
+            let mut response = Response::new(String::new());
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+            Ok::<_, BoxError>(response)
+        });
+        let layer = TokenLayer::grpc(&tokens).classify(classify).replay(CloneBody);
+        let response = layer.layer(server).oneshot(call()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(fetches.load(Ordering::SeqCst), fetched);
     }
 }
 

@@ -199,6 +199,11 @@ mod tests {
         origin: 1,
         route: Some(8),
     };
+    const ANOTHER_ORIGIN: Place = Place {
+        origin: 2,
+        route: Some(9),
+    };
+    const NOT_KEPT: Place = Place { origin: 1, route: None };
     const TOKEN: Generation = Generation::FIRST;
 
     impl Breaker {
@@ -291,6 +296,80 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(rule(2), Ruling::Fetch { closed: true });
         assert!(!breaker.is_open(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn routes_are_held_each_for_itself_and_for_a_minute() {
+        let mut breaker = Breaker::default();
+        breaker.trip(1, 7, TOKEN, Instant::now());
+        breaker.trip(1, 8, TOKEN, Instant::now());
+        assert!(breaker.accepted(TOKEN, None, Instant::now()));
+        assert!(breaker.accepted(TOKEN, None, Instant::now()));
+        assert!(!breaker.admits(HERE, true, Instant::now()));
+        assert!(!breaker.admits(ELSEWHERE, true, Instant::now()));
+        tokio::time::advance(HELD).await;
+        assert!(breaker.admits(HERE, true, Instant::now()));
+        assert!(breaker.admits(ELSEWHERE, true, Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_token_proves_nothing_and_neither_does_what_was_proven_before() {
+        let mut breaker = Breaker::default();
+        breaker.trip(1, 7, TOKEN.next(), Instant::now());
+        assert!(breaker.accepted(TOKEN, None, Instant::now()));
+        assert!(breaker.admits(HERE, true, Instant::now()));
+        assert!(breaker.accepted(TOKEN.next(), None, Instant::now()));
+        assert!(!breaker.admits(HERE, true, Instant::now()));
+        breaker.trip(1, 7, TOKEN.next().next(), Instant::now());
+        assert!(breaker.admits(HERE, true, Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_origin_answers_for_itself_alone() {
+        let mut breaker = Breaker::default();
+        for place in [HERE, ANOTHER_ORIGIN] {
+            assert!(breaker.admits(place, false, Instant::now()));
+        }
+        for place in [HERE, ANOTHER_ORIGIN] {
+            assert!(!breaker.admits(place, false, Instant::now()));
+        }
+        // However often one of them is asked about, the other is not forgotten.
+        assert!((0..2 * PLACES).all(|_| breaker.admits(HERE, true, Instant::now())));
+        assert!(!breaker.admits(ANOTHER_ORIGIN, false, Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_of_requests_that_were_not_kept_are_strikes() {
+        let mut breaker = Breaker::default();
+        assert!((0..STRIKES).all(|_| breaker.admits(NOT_KEPT, true, Instant::now())));
+        assert!(!breaker.admits(NOT_KEPT, true, Instant::now()));
+        assert!(breaker.admits(ANOTHER_ORIGIN, true, Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strikes_last_longer_only_for_an_origin_that_has_enough_of_them() {
+        let mut breaker = Breaker::default();
+        let strikes = |breaker: &mut Breaker, origin, number| {
+            for route in 0..number {
+                breaker.trip(origin, 100 * origin + route, TOKEN, Instant::now());
+            }
+        };
+        // The first has one too few and is held for its untried token; the third has enough.
+        for (origin, number) in [(1, 4), (2, 4), (3, 5)] {
+            strikes(&mut breaker, origin, number);
+        }
+        let third = Place { origin: 3, route: None };
+        assert!(breaker.admits(HERE, false, Instant::now()));
+        assert!(breaker.admits(third, true, Instant::now()));
+        tokio::time::advance(HELD - Duration::from_secs(1)).await;
+        assert!(!breaker.admits(HERE, false, Instant::now()));
+        assert!(!breaker.admits(third, true, Instant::now()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for (place, held) in [(HERE, false), (ANOTHER_ORIGIN, false), (third, true)] {
+            strikes(&mut breaker, place.origin, 1);
+            assert!(breaker.admits(place, true, Instant::now()));
+            assert_eq!(!breaker.admits(place, true, Instant::now()), held, "{place:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
