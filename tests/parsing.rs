@@ -224,7 +224,7 @@ async fn ends(answer: Answer, ends: Ends) {
 // ===== The table =====
 
 #[tokio::test(start_paused = true)]
-async fn expires_in() {
+async fn every_lifetime_ends_as_its_row_says() {
     const ASSUMED: Ends = Token(300, &[Warning::LifetimeAssumed]);
     ends(granted(r#""token_type":"Bearer""#), ASSUMED).await;
     for (value, outcome) in [
@@ -267,7 +267,7 @@ async fn expires_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn token_type() {
+async fn every_token_type_ends_as_its_row_says() {
     const ASSUMED: Ends = Token(60, &[Warning::TypeAssumed]);
     ends(granted(r#""expires_in":60"#), ASSUMED).await;
     for (value, outcome) in [
@@ -286,7 +286,7 @@ async fn token_type() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn body() {
+async fn every_body_ends_as_its_row_says() {
     let json = format!(r#"{{"access_token":"{ACCESS}","token_type":"Bearer","expires_in":60}}"#);
     let form = format!("access_token={ACCESS}&expires_in=60&token_type=bearer");
     let padded = |len: usize| format!("{json}{}", " ".repeat(len - json.len()));
@@ -355,7 +355,7 @@ async fn body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors() {
+async fn every_error_ends_in_the_class_of_its_row() {
     for (status, code, outcome) in [
         // The issuer's verdict.
         (400, "invalid_grant", Terminal),
@@ -423,7 +423,7 @@ async fn errors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refresh_token() {
+async fn a_refresh_token_that_is_missing_keeps_the_old_one() {
     // What the next request presents.
     for (value, next) in [
         ("", "test-first"),
@@ -450,7 +450,7 @@ async fn refresh_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn scope() {
+async fn a_narrower_scope_is_kept_and_told_and_never_widened() {
     // Asked for: `read write`. Granted, as told, and what a refresh asks for then.
     const NARROWED: Ends = Token(60, &[Warning::ScopeNarrowed]);
     for (value, granted_scope, asked, outcome) in [
