@@ -29,7 +29,6 @@ fn size(challenge: &Challenge) -> usize {
 fn is_sound(challenge: &Challenge) {
     assert!(!challenge.is_none() && challenge.is_scheme(challenge.scheme()));
     assert!(challenge.params().count() <= 64);
-    assert!(challenge.token68().is_none() || challenge.params().count() == 0);
     for (name, value) in challenge.params() {
         assert!(!name.is_empty());
         // Each name once, in any case.
@@ -47,14 +46,17 @@ fn without_values(all: &[Challenge]) -> Vec<Challenge> {
 fn written(all: &[Challenge], change: impl Fn(&str) -> String) -> String {
     let one = |challenge: &Challenge| {
         let mut text = challenge.scheme().to_owned();
+        let mut separator = "";
         if let Some(token68) = challenge.token68() {
             text += &format!(" {}", change(token68));
+            separator = ",";
         }
-        for (at, (name, value)) in challenge.params().enumerate() {
+        for (name, value) in challenge.params() {
             let is_code = name.eq_ignore_ascii_case("error") && REGISTERED.contains(&value);
             let value = if is_code { value.to_owned() } else { change(value) };
             let quoted = value.replace('\\', r"\\").replace('"', r#"\""#);
-            text += &format!(r#"{} {name}="{quoted}""#, if at == 0 { "" } else { "," });
+            text += &format!(r#"{separator} {name}="{quoted}""#);
+            separator = ",";
         }
         text
     };
