@@ -166,12 +166,18 @@ impl Skew {
     }
 }
 
+/// What only the wall clock saw between two readings of both: a suspend, or a step forward. Zero for what a
+/// lazy clock makes.
+pub(crate) fn slept(from: (Wall, Instant), to: (Wall, Instant)) -> Duration {
+    let by_mono = to.1.saturating_duration_since(from.1);
+    let slept = from.0.after(by_mono).until(to.0);
+    if slept > AGREE { slept } else { Duration::ZERO }
+}
+
 /// Whether the wall clock did something else than the monotonic one between two readings of both.
 fn stepped(from: (Wall, Instant), to: (Wall, Instant)) -> bool {
-    let by_mono = to.1.saturating_duration_since(from.1);
-    let by_wall = from.0.after(by_mono);
-    let apart = by_wall.until(to.0).max(to.0.until(by_wall));
-    apart.as_secs() > CLOCKS_AGREE.unsigned_abs()
+    let back = from.0.after(to.1.saturating_duration_since(from.1)).before(AGREE);
+    !slept(from, to).is_zero() || to.0 < back
 }
 
 /// Seconds that the clock which wrote `date` is ahead of ours; zero if it lies within the exchange or near it.
@@ -194,6 +200,7 @@ pub(crate) fn seconds_between(from: SystemTime, to: SystemTime) -> i64 {
 
 /// A `Date` has whole seconds, and clocks of one network differ by less.
 const CLOCKS_AGREE: i64 = 5;
+const AGREE: Duration = Duration::from_secs(CLOCKS_AGREE.unsigned_abs());
 /// Seconds of difference that are worth a warning: less is what networks and lazy clocks make.
 const WIDE: u64 = 30;
 

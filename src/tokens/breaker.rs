@@ -220,6 +220,17 @@ mod tests {
             self.trip(place, (Generation::nth(refused), TOKEN), Instant::now());
         }
 
+        /// The same of a token that was never refused before, anywhere.
+        fn lets(&mut self, place: Place, accepted: bool) -> bool {
+            let nth = 1 + self
+                .strikes
+                .iter()
+                .map(|strike| strike.refused.get())
+                .max()
+                .unwrap_or(0);
+            !self.rule(place, Generation::nth(nth), accepted, Instant::now()).holds()
+        }
+
         fn accepts(&mut self, nth: u64, place: Place) -> bool {
             self.accepted(Generation::nth(nth), place, Instant::now())
         }
@@ -301,75 +312,81 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn routes_are_held_each_for_itself_and_for_a_minute() {
         let mut breaker = Breaker::default();
-        breaker.trip(1, 7, TOKEN, Instant::now());
-        breaker.trip(1, 8, TOKEN, Instant::now());
-        assert!(breaker.accepted(TOKEN, None, Instant::now()));
-        assert!(breaker.accepted(TOKEN, None, Instant::now()));
-        assert!(!breaker.admits(HERE, true, Instant::now()));
-        assert!(!breaker.admits(ELSEWHERE, true, Instant::now()));
+        breaker.trips(7, 1);
+        breaker.trips(8, 2);
+        breaker.accepts(1, NOT_KEPT);
+        breaker.accepts(1, NOT_KEPT);
+        assert!(!breaker.lets(HERE, true) && !breaker.lets(ELSEWHERE, true));
         tokio::time::advance(HELD).await;
-        assert!(breaker.admits(HERE, true, Instant::now()));
-        assert!(breaker.admits(ELSEWHERE, true, Instant::now()));
+        assert!(breaker.lets(HERE, true) && breaker.lets(ELSEWHERE, true));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_older_token_proves_nothing_and_neither_does_what_was_proven_before() {
         let mut breaker = Breaker::default();
-        breaker.trip(1, 7, TOKEN.next(), Instant::now());
-        assert!(breaker.accepted(TOKEN, None, Instant::now()));
-        assert!(breaker.admits(HERE, true, Instant::now()));
-        assert!(breaker.accepted(TOKEN.next(), None, Instant::now()));
-        assert!(!breaker.admits(HERE, true, Instant::now()));
-        breaker.trip(1, 7, TOKEN.next().next(), Instant::now());
-        assert!(breaker.admits(HERE, true, Instant::now()));
+        let trip = |breaker: &mut Breaker, nth| {
+            breaker.trip(HERE, (Generation::nth(nth - 1), Generation::nth(nth)), Instant::now());
+        };
+        trip(&mut breaker, 2);
+        breaker.accepts(1, NOT_KEPT);
+        assert!(breaker.lets(HERE, true));
+        breaker.accepts(2, NOT_KEPT);
+        assert!(!breaker.lets(HERE, true));
+        trip(&mut breaker, 3);
+        assert!(breaker.lets(HERE, true));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_origin_answers_for_itself_alone() {
         let mut breaker = Breaker::default();
-        for place in [HERE, ANOTHER_ORIGIN] {
-            assert!(breaker.admits(place, false, Instant::now()));
-        }
-        for place in [HERE, ANOTHER_ORIGIN] {
-            assert!(!breaker.admits(place, false, Instant::now()));
-        }
+        assert!(breaker.lets(HERE, false) && breaker.lets(ANOTHER_ORIGIN, false));
+        assert!(!breaker.lets(HERE, false) && !breaker.lets(ANOTHER_ORIGIN, false));
         // However often one of them is asked about, the other is not forgotten.
-        assert!((0..2 * PLACES).all(|_| breaker.admits(HERE, true, Instant::now())));
-        assert!(!breaker.admits(ANOTHER_ORIGIN, false, Instant::now()));
+        for nth in 0..2 * PLACES as u64 {
+            breaker.accepts(1000 + nth, HERE);
+            assert!(breaker.lets(HERE, true));
+        }
+        assert!(!breaker.lets(ANOTHER_ORIGIN, false));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn refusals_of_requests_that_were_not_kept_are_strikes() {
+    async fn a_strike_of_a_request_that_was_not_kept_is_not_taken_back() {
         let mut breaker = Breaker::default();
-        assert!((0..STRIKES).all(|_| breaker.admits(NOT_KEPT, true, Instant::now())));
-        assert!(!breaker.admits(NOT_KEPT, true, Instant::now()));
-        assert!(breaker.admits(ANOTHER_ORIGIN, true, Instant::now()));
+        for _ in 0..STRIKES {
+            assert!(breaker.lets(NOT_KEPT, true));
+            breaker.accepts(1000, NOT_KEPT);
+            assert!(!breaker.suspects());
+        }
+        assert!(!breaker.lets(NOT_KEPT, true));
+        assert!(breaker.lets(ANOTHER_ORIGIN, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_token_or_another_origin_takes_no_strike_back() {
+        let mut breaker = Breaker::default();
+        for nth in 1..=STRIKES as u64 {
+            assert!(breaker.pays(nth, true));
+            breaker.accepts(1, HERE);
+            breaker.accepts(1000, Place { origin: 2, ..HERE });
+        }
+        assert!(!breaker.pays(6, true));
     }
 
     #[tokio::test(start_paused = true)]
     async fn strikes_last_longer_only_for_an_origin_that_has_enough_of_them() {
         let mut breaker = Breaker::default();
-        let strikes = |breaker: &mut Breaker, origin, number| {
-            for route in 0..number {
-                breaker.trip(origin, 100 * origin + route, TOKEN, Instant::now());
-            }
-        };
-        // The first has one too few and is held for its untried token; the third has enough.
-        for (origin, number) in [(1, 4), (2, 4), (3, 5)] {
-            strikes(&mut breaker, origin, number);
-        }
         let third = Place { origin: 3, route: None };
-        assert!(breaker.admits(HERE, false, Instant::now()));
-        assert!(breaker.admits(third, true, Instant::now()));
-        tokio::time::advance(HELD - Duration::from_secs(1)).await;
-        assert!(!breaker.admits(HERE, false, Instant::now()));
-        assert!(!breaker.admits(third, true, Instant::now()));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        for (place, held) in [(HERE, false), (ANOTHER_ORIGIN, false), (third, true)] {
-            strikes(&mut breaker, place.origin, 1);
-            assert!(breaker.admits(place, true, Instant::now()));
-            assert_eq!(!breaker.admits(place, true, Instant::now()), held, "{place:?}");
+        // The first has one too few and is held for its untried token; the third has enough.
+        for (place, strikes) in [(HERE, STRIKES - 1), (third, STRIKES)] {
+            assert!((0..strikes).all(|_| breaker.lets(place, true)));
         }
+        assert!(!breaker.lets(HERE, false) && !breaker.lets(third, true));
+        tokio::time::advance(HELD - Duration::from_secs(1)).await;
+        assert!(!breaker.lets(HERE, false) && !breaker.lets(third, true));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // A minute has passed: each may cost one again, and only the third no more than that.
+        assert!(breaker.lets(HERE, true) && breaker.lets(third, true));
+        assert!(breaker.lets(HERE, true) && !breaker.lets(third, true));
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use super::breaker::{Breaker, Place, Ruling};
 use super::flight::{Flight, Landing};
 use super::schedule::{Clearance, Schedule};
 use crate::challenge::Challenge;
-use crate::clock::{Skew, Wall};
+use crate::clock::{Skew, Wall, slept};
 use crate::error::{Error, FetchError, Kind};
 use crate::event::{HandedBack, Observers};
 use crate::lifetime::{Freshness, Plan, RefreshPolicy};
@@ -102,6 +102,8 @@ pub(super) struct Desk {
     pub(super) current: Option<Arc<Current>>,
     pub(super) credential: Option<Arc<Secret<Value>>>,
     pub(super) schedule: Schedule,
+    /// Both clocks when it last counted time.
+    counted: Option<(Wall, Instant)>,
     pub(super) breaker: Breaker,
     pub(super) phase: Phase,
     pub(super) fetches: u64,
@@ -148,6 +150,7 @@ impl Desk {
             current: None,
             credential: None,
             schedule: Schedule::default(),
+            counted: None,
             breaker: Breaker::default(),
             phase: Phase::Open,
             fetches: 0,
@@ -178,6 +181,17 @@ impl Desk {
         let current = self.current.as_ref().filter(|_| self.refused.is_none())?;
         (wall < current.plan.dies.after(policy.static_stability) && !policy.static_stability.is_zero())
             .then(|| current.clone())
+    }
+
+    /// A backoff is over by whichever clock says so first: a suspend is seen by the wall clock alone.
+    fn catch_up(&mut self, at: Outlook<'_>) {
+        let time = self
+            .counted
+            .map_or(Duration::ZERO, |then| slept(then, (at.wall, at.mono)));
+        if !time.is_zero() {
+            self.schedule.slept(time);
+            self.counted = Some((at.wall, at.mono));
+        }
     }
 
     /// A request needs a token.
@@ -221,6 +235,7 @@ impl Desk {
         if self.phase != Phase::Open || !at.runtime || !self.usable(at.wall).is_some_and(stale) {
             return (None, None);
         }
+        self.catch_up(at);
         let soon = Some(at.mono + LOOK_AGAIN);
         match self.schedule.in_background() {
             _ if self.air.is_some() => (None, soon),
@@ -240,7 +255,7 @@ impl Desk {
             Phase::SignedOut => return Upkeep::Rest(None),
             // What it brings is seen when it has landed.
             Phase::Open if self.air.is_some() => return Upkeep::Rest(None),
-            Phase::Open => {}
+            Phase::Open => self.catch_up(at),
         }
         let cause = match &self.current {
             None => Cause::Initial,
@@ -362,6 +377,7 @@ impl Desk {
         if self.air.is_some() {
             return self.enqueue(flight);
         }
+        self.catch_up(at);
         match self.schedule.needed(at.mono, self.min_interval(at.policy)) {
             Clearance::Deny(error) => (Admission::Deny(error), None),
             Clearance::Go(_) if !at.runtime => (Admission::Deny(Error::new(Kind::NoRuntime)), None),
@@ -480,8 +496,10 @@ impl Desk {
     }
 
     /// Takes a flight that brought nothing out of the air; returns the error as callers see it.
-    pub(super) fn fail(&mut self, flight: &Flight, error: FetchError, if_lost: IfLost, now: Instant) -> FetchError {
+    pub(super) fn fail(&mut self, flight: &Flight, error: FetchError, if_lost: IfLost, at: Outlook<'_>) -> FetchError {
         self.ground();
+        self.catch_up(at);
+        self.counted = Some((at.wall, at.mono));
         if let Some((_, answer)) = self.stepped_up.as_mut().filter(|_| flight.step_up) {
             *answer = Some(error.clone().into());
         }
@@ -489,7 +507,7 @@ impl Desk {
         if flight.step_up && !error.is_lost() || !self.counts(flight) {
             return error;
         }
-        self.schedule.failed(error, if_lost, now)
+        self.schedule.failed(error, if_lost, at.mono)
     }
 
     /// Takes a flight out of the air that ended without a word. Returns how long it was there, and who
@@ -498,18 +516,19 @@ impl Desk {
         &mut self,
         flight: &Arc<Flight>,
         if_lost: IfLost,
-        policy: &RefreshPolicy,
-        now: Instant,
+        at: Outlook<'_>,
     ) -> Option<(Duration, Option<Arc<Flight>>)> {
-        let pause = self.min_interval(policy);
+        let pause = self.min_interval(at.policy);
         self.air.as_ref().filter(|air| Arc::ptr_eq(&air.flight, flight))?;
         let air = self.ground()?;
+        self.catch_up(at);
+        self.counted = Some((at.wall, at.mono));
         if self.counts(flight) {
-            self.schedule.aborted(air.begun.is_some(), if_lost, pause, now);
+            self.schedule.aborted(air.begun.is_some(), if_lost, pause, at.mono);
         }
         let took = air
             .begun
-            .map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(since));
+            .map_or(Duration::ZERO, |(_, since)| at.mono.saturating_duration_since(since));
         Some((took, self.next.take()))
     }
 

@@ -302,7 +302,7 @@ impl Engine {
     /// A flight ended without a word: its task panicked or was aborted, or its runtime ended.
     pub(super) fn abort(&self, flight: &Arc<Flight>) {
         let if_lost = self.provider.if_lost();
-        let aborted = self.desk().abort(flight, if_lost, &self.policy, Instant::now());
+        let aborted = self.desk().abort(flight, if_lost, self.outlook(false));
         let error = Error::new(Kind::Aborted);
         let mut waited = flight.land(Landed::Failed(error.clone()));
         if let Some((took, next)) = aborted {

@@ -236,7 +236,7 @@ impl Pilot {
                 Some(challenge) if error.class() == Class::NeedsInteraction => error.demanded(challenge.clone()),
                 _ => error,
             };
-            let error = desk.fail(flight, error, if_lost, Instant::now());
+            let error = desk.fail(flight, error, if_lost, engine.outlook(true));
             // Who asked after a fence, or after a step-up failed, is not answered by this failure.
             let answers = counts && !flight.step_up;
             let stranded = if answers { desk.cancel_next() } else { None };

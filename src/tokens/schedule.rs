@@ -69,6 +69,13 @@ impl Schedule {
         }
     }
 
+    /// So much time has passed that the monotonic clock did not see. Nothing waits for it twice.
+    pub(super) fn slept(&mut self, time: Duration) {
+        let Some(setback) = &mut self.setback else { return };
+        setback.at = setback.at.checked_sub(time).unwrap_or(setback.at);
+        setback.until = setback.until.map(|until| until.checked_sub(time).unwrap_or(setback.at));
+    }
+
     /// Asked while the current token still goes out: the instant from which a fetch may begin, `None` for never.
     pub(super) fn in_background(&self) -> Option<Option<Instant>> {
         match &self.setback {

@@ -197,3 +197,27 @@ async fn t51_a_step_back_during_an_outage_ends_no_renewals() {
     assert_eq!(api.counts().expired_seen, 0);
     assert!(issuer.counts().granted <= 1 + 5, "{:?}", issuer.counts());
 }
+
+/// The network goes with the lid: the last renewal before the sleep fails, and what its backoff still had to wait
+/// was waited for again after the wake, by a clock that had stood still (up to an hour after a 429).
+#[tokio::test(start_paused = true)]
+async fn t49_a_backoff_is_over_when_the_machine_wakes() {
+    for fault in [
+        Fault::RetryAfter {
+            status: 429,
+            seconds: 3000,
+        },
+        Fault::oauth_error(400, "invalid_grant"),
+    ] {
+        let issuer = Issuer::new();
+        let clock = Clock::of_tokio();
+        let tokens = builder(refresh_grant(&issuer)).clock(clock.clone()).build().unwrap();
+        issuer.fault(fault);
+        assert!(tokens.get().await.is_err());
+        assert!(tokens.get().await.is_err());
+        assert_eq!(issuer.counts().token_requests, 1);
+        clock.step(2 * 3600);
+        assert!(tokens.get().await.is_ok());
+        assert_eq!(issuer.counts().token_requests, 2);
+    }
+}

@@ -136,7 +136,9 @@ impl World {
     }
 
     fn leave(&mut self, nth: Caller) {
-        let waiting: Vec<_> = (0..self.callers.len()).filter(|caller| !self.callers[*caller].is_finished()).collect();
+        let waiting: Vec<_> = (0..self.callers.len())
+            .filter(|caller| !self.callers[*caller].is_finished())
+            .collect();
         if let Some(caller) = waiting.get(nth) {
             self.callers[*caller].abort();
             self.record.write(Happened::Left(*caller));
@@ -175,7 +177,11 @@ impl World {
 }
 
 fn answer(accepted: bool) -> Response<()> {
-    let status = if accepted { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+    let status = if accepted {
+        StatusCode::OK
+    } else {
+        StatusCode::UNAUTHORIZED
+    };
     let mut answer = Response::new(());
     *answer.status_mut() = status;
     answer

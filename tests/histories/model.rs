@@ -18,7 +18,10 @@ pub(crate) fn judge(record: &[(At, Happened)], if_lost: IfLost) -> Result<(), St
         model.step(happened).map_err(|wrong| {
             let from = nth.saturating_sub(40);
             let lines = record[from..=nth].iter().map(|(at, happened)| {
-                let (mono, wall) = (at.mono.as_secs_f64(), at.wall.as_secs_f64() - record[0].0.wall.as_secs_f64());
+                let (mono, wall) = (
+                    at.mono.as_secs_f64(),
+                    at.wall.as_secs_f64() - record[0].0.wall.as_secs_f64(),
+                );
                 format!("  {mono:>12.3} {wall:>12.3}  {happened:?}\n")
             });
             format!("{wrong}\n{}", lines.collect::<String>())
@@ -181,7 +184,10 @@ impl Model {
         ensure(in_time, "a fetch within the minimum interval")?;
         let would_fail = !self.surely_usable();
         let attempts = Attempt::read(&self.setbacks, self.now.mono, wished, would_fail);
-        ensure(!attempts.is_empty(), format!("a fetch too early after {:?}", self.setbacks))?;
+        ensure(
+            !attempts.is_empty(),
+            format!("a fetch too early after {:?}", self.setbacks),
+        )?;
         self.flights += 1;
         self.needed = false;
         Ok(Flight {
@@ -237,7 +243,11 @@ impl Model {
         held.repeated = before.as_ref().is_some_and(|before| before.secret == minted.secret);
         let refused = before.map_or(Marked::No, |before| before.refused);
         let pause = held.repeated || refused == Marked::Surely;
-        self.floor = if pause { self.now.mono + held.min_interval } else { Duration::ZERO };
+        self.floor = if pause {
+            self.now.mono + held.min_interval
+        } else {
+            Duration::ZERO
+        };
         self.current = Some(held);
         self.setbacks.clear();
         self.lost = 0;
@@ -322,7 +332,10 @@ impl Model {
     fn goes_out(&mut self, secret: &str) -> Verdict {
         ensure(!self.signed_out, "a token after the sign-out")?;
         let current = self.current.as_ref().ok_or("a token from before the install")?;
-        ensure(current.secret == secret, format!("not the newest token, {}", current.secret))?;
+        ensure(
+            current.secret == secret,
+            format!("not the newest token, {}", current.secret),
+        )?;
         ensure(current.refused != Marked::Surely, "a token that was refused")?;
         ensure(!current.is_over(self.now), "a token past its mandatory window")?;
         let paused = !self.setbacks.is_empty() || self.now.mono < self.floor;
@@ -365,7 +378,11 @@ impl Model {
     // ===== Refusals =====
 
     fn refused_by_hand(&mut self, generation: u64) {
-        if self.current.as_ref().is_some_and(|current| current.generation == Some(generation)) {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.generation == Some(generation))
+        {
             self.refused(0);
         }
     }
@@ -421,11 +438,16 @@ impl Model {
     // ===== At rest =====
 
     fn surely_usable(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| current.is_surely_usable(self.now))
+        self.current
+            .as_ref()
+            .is_some_and(|current| current.is_surely_usable(self.now))
     }
 
     fn note_need(&mut self) {
-        let fresh = self.current.as_ref().is_some_and(|current| current.is_surely_fresh(self.now));
+        let fresh = self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.is_surely_fresh(self.now));
         self.needed |= !self.waiting.is_empty() && !fresh;
     }
 
@@ -434,7 +456,10 @@ impl Model {
         let landed_before = self.landed.is_none_or(|(mono, _)| mono < now);
         if landed_before && self.air.is_none() && !self.waiting.is_empty() {
             ensure(!self.surely_usable(), "somebody waits although a token is there")?;
-            let soon = self.setbacks.iter().any(|setback| setback.may_end_within(now, KIND_WAIT));
+            let soon = self
+                .setbacks
+                .iter()
+                .any(|setback| setback.may_end_within(now, KIND_WAIT));
             let pauses = now <= self.floor.max(self.held_up) + MILLISECOND;
             ensure(pauses || soon, "somebody waits, and nothing is in the air")?;
         }
@@ -462,17 +487,26 @@ impl Model {
         // One that is fenced off before its first exchange counts too, and no more than one at a time is.
         let flights = self.flights..=self.flights + u64::from(self.fence);
         says(flights.contains(&status.fetches), &format!("not {flights:?} fetches"))?;
-        says((status.failures == 0) == self.setbacks.is_empty(), "whether anything failed")?;
+        says(
+            (status.failures == 0) == self.setbacks.is_empty(),
+            "whether anything failed",
+        )?;
         says(status.last_error.is_some() == (status.failures > 0), "an error or none")?;
         says(status.fetching || self.air.is_none(), "that nothing is in the air")?;
         says(status.waiting <= self.waiting.len(), "more waiters than there are")
     }
 
     fn over(&self) -> Verdict {
-        ensure(self.waiting.is_empty(), format!("callers wait for ever: {:?}", self.waiting))?;
+        ensure(
+            self.waiting.is_empty(),
+            format!("callers wait for ever: {:?}", self.waiting),
+        )?;
         let last = self.last_handed.ok_or("not one token")?;
         ensure(self.surely_usable(), "no token in the end")?;
-        ensure(self.deliveries.keys().all(|caller| *caller < last), "the last caller got no token")
+        ensure(
+            self.deliveries.keys().all(|caller| *caller < last),
+            "the last caller got no token",
+        )
     }
 }
 

@@ -98,7 +98,9 @@ fn acts() -> impl Strategy<Value = Act> {
 
 /// From a millisecond to some hours, alike in magnitude; often at a border of the engine's.
 fn times() -> impl Strategy<Value = Duration> {
-    let border = prop::sample::select(vec![250_u64, 1_000, 1_200, 2_400, 30_000, 60_000, 144_000, 600_000, 3_600_000]);
+    let border = prop::sample::select(vec![
+        250_u64, 1_000, 1_200, 2_400, 30_000, 60_000, 144_000, 600_000, 3_600_000,
+    ]);
     prop_oneof![
         2 => (0.0..16.5_f64).prop_map(|power| power.exp() as u64 + 1),
         1 => (border, -1..=1_i64).prop_map(|(border, off)| border.saturating_add_signed(off)),

@@ -40,7 +40,10 @@ impl Attempt {
     /// All that a fetch at `now` can be. None: it is too early.
     pub(crate) fn read(setbacks: &[Setback], now: Duration, wished: bool, would_fail: bool) -> Vec<Self> {
         if setbacks.is_empty() {
-            return vec![Self { after: None, extra: false }];
+            return vec![Self {
+                after: None,
+                extra: false,
+            }];
         }
         let read = |setback: &Setback| {
             let due = now >= setback.least;

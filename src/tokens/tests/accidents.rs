@@ -391,7 +391,7 @@ async fn an_old_flight_that_dies_does_not_taint_a_new_credential() {
     let (_, departure) = desk.need(at);
     desk.begin(Instant::now());
     desk.leave(desk::Phase::Open, Some(json!({})));
-    desk.abort(&departure.unwrap(), IfLost::ReplayOnce, &policy, Instant::now());
+    desk.abort(&departure.unwrap(), IfLost::ReplayOnce, at);
     assert_eq!(desk.schedule.lost(), 0);
 }
 
