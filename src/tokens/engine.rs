@@ -148,9 +148,12 @@ impl Engine {
         good.then_some(current)
     }
 
-    /// What goes out past its expiry because nothing else can be had, if the policy wants that.
+    /// What goes out although a fetch failed: a token that an earlier flight put in place meanwhile, or one
+    /// past its expiry because nothing else can be had, if the policy wants that.
     pub(crate) fn last_resort(&self) -> Option<Arc<Current>> {
-        self.desk().last_resort(self.now(), &self.policy)
+        let wall = self.now();
+        self.in_place(wall)
+            .or_else(|| self.desk().last_resort(wall, &self.policy))
     }
 
     /// A fetch that nobody waits for, if one is due.

@@ -2,6 +2,7 @@
 
 mod accidents;
 mod exchanges;
+mod found;
 mod initial;
 mod keeper;
 
