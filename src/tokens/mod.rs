@@ -154,8 +154,10 @@ impl Tokens {
             origin: u64::MAX,
             route: None,
         };
-        if let Some(generation) = token.generation_at(self.engine.id()) {
-            // The landing is dropped: nobody waits here.
+        let concerned = token.generation_at(self.engine.id());
+        let in_place = self.engine.desk().current.as_ref().map(|current| current.generation);
+        // Nobody waits here: a late refusal would fetch where the token in place is over, and the landing is dropped.
+        if let Some(generation) = concerned.filter(|_| concerned == in_place) {
             let _ = self.engine.refuse(generation, by_hand, Challenge::none());
         }
     }

@@ -25,3 +25,14 @@ async fn who_waits_for_a_chained_fetch_that_fails_gets_the_token_that_came_befor
     assert_eq!(issuer.fetches(), 3);
     assert_eq!(waits.await.unwrap().unwrap().secret(), "test-2");
 }
+
+#[tokio::test(start_paused = true)]
+async fn to_invalidate_an_old_token_costs_no_fetch_although_the_new_one_is_over() {
+    let (tokens, issuer) = tokens_of(|nth| (SECOND, minted(nth, 60 * SECOND)), |b| b);
+    let first = refused_while_renewed(&tokens).await;
+    advance(HOUR).await;
+    let before = issuer.fetches();
+    tokens.invalidate(&first);
+    settle().await;
+    assert_eq!(issuer.fetches(), before);
+}
