@@ -29,8 +29,10 @@ pub(crate) struct Current {
     pub(crate) plan: Plan,
     /// The tick at which its fetch began.
     begun: u64,
-    /// What `plan.keep` was by the monotonic clock when it landed, which no step of the wall clock moves.
+    /// What `plan.keep` is by the monotonic clock, which no step of the wall clock moves.
     keep: Instant,
+    /// The same of `plan.required`.
+    pub(super) required: Instant,
 }
 
 /// What a decision is made by: both clocks, read together, the policy, and whether a task can be started.
@@ -53,6 +55,8 @@ pub(super) struct Vetted {
     pub(super) dies: Wall,
     /// How far its issuer's clock is from ours, if that could be told.
     pub(super) skew: Option<Skew>,
+    /// The same by the monotonic clock, if the wall clock was not set while it was on its way; else no later.
+    pub(super) ends: Instant,
 }
 
 /// What a caller who needs a token gets.
@@ -457,6 +461,7 @@ impl Desk {
             issued,
             dies,
             skew,
+            ends,
         } = vetted;
         self.skew = skew.or(self.skew);
         let hint = token.refresh_hint().map(|after| issued.after(after));
@@ -477,12 +482,17 @@ impl Desk {
             .ground()
             .and_then(|air| air.begun)
             .map_or(self.tick, |(tick, _)| tick);
+        let by_mono = |wall: Wall| {
+            let ahead = ends.checked_sub(wall.until(dies)).unwrap_or(at.mono);
+            ahead + dies.until(wall).min(NEVER)
+        };
         let current = Arc::new(Current {
             token,
             generation,
             plan,
             begun,
-            keep: at.mono + at.wall.until(plan.keep).min(NEVER),
+            keep: by_mono(plan.keep),
+            required: by_mono(plan.required),
         });
         self.current = Some(current.clone());
         self.refused = None;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::desk::{Current, Departure, Phase, Vetted};
+use super::desk::{Current, Departure, Outlook, Phase, Vetted};
 use super::engine::Engine;
 use super::flight::{Flight, Landed};
 use super::store;
@@ -77,13 +77,11 @@ impl Pilot {
                 desk.adopt(credential);
             }
             drop(desk);
-            engine
-                .vet(token, asked, Some((sent.wall, sent.mono)))
-                .map_err(|error| match brought {
-                    // Nothing is ambiguous any more about a credential that was replaced.
-                    Some(credential) => error.new_credential(credential),
-                    None => error,
-                })
+            engine.vet(token, asked).map_err(|error| match brought {
+                // Nothing is ambiguous any more about a credential that was replaced.
+                Some(credential) => error.new_credential(credential),
+                None => error,
+            })
         });
         let took = sent.mono.elapsed();
         match fetched {
@@ -94,13 +92,13 @@ impl Pilot {
 
     /// One presentation, and a second one if the answer was lost and the provider's policy allows it.
     /// With the token comes the moment at which it was asked for.
-    async fn fetch(&self, lost_before: u32) -> Result<(Token, Wall), FetchError> {
+    async fn fetch(&self, lost_before: u32) -> Result<(Token, Outlook<'_>), FetchError> {
         let engine = &*self.engine;
-        let (began, began_mono) = (engine.now(), Instant::now());
+        let began = engine.outlook(true);
         let first = self.exchange().await.map(|token| (token, began));
         let Err(error) = &first else { return first };
         // By whichever clock saw more of it: one misses a suspend, the other a step back.
-        let elapsed = || began.until(engine.now()).max(began_mono.elapsed());
+        let elapsed = || began.wall.until(engine.now()).max(began.mono.elapsed());
         let again = match engine.provider.if_lost() {
             _ if !error.is_lost() => false,
             IfLost::ReplayOnce => lost_before == 0,
@@ -122,7 +120,7 @@ impl Pilot {
         if engine.desk().phase == Phase::ShutDown {
             return first;
         }
-        let asked_again = engine.now();
+        let asked_again = engine.outlook(true);
         match self.exchange().await.map(|token| (token, asked_again)) {
             // The first presentation stays lost, whatever kept the second one from the issuer.
             Err(error) if error.says_nothing() && is_no_verdict(error.class()) => Err(error.lost()),
@@ -268,7 +266,7 @@ impl Engine {
     /// Puts a token in place that nobody fetched, if it is alive. Its credential is used in any case.
     pub(super) fn begin_with(self: &Arc<Self>, token: Token) {
         let credential = token.renewal_credential().cloned();
-        let vetted = self.vet(token, self.now(), None);
+        let vetted = self.vet(token, self.outlook(false));
         let current = {
             let mut desk = self.desk();
             if let Some(credential) = credential {
@@ -317,14 +315,13 @@ impl Engine {
         }
     }
 
-    /// Adopts nothing that is empty, unprintable or dead on arrival; knows when the rest dies. `asked` is when the
-    /// provider was asked, by both clocks, if it was.
-    fn vet(&self, token: Token, sent: Wall, asked: Option<(Wall, Instant)>) -> Result<Vetted, FetchError> {
+    /// Adopts nothing that is empty, unprintable or dead on arrival; knows when the rest dies.
+    fn vet(&self, token: Token, asked: Outlook<'_>) -> Result<Vetted, FetchError> {
         if let Some(flaw) = token.flaw() {
             return Err(FetchError::transient(flaw));
         }
         let now = self.now();
-        let issued = token.issue_time().map_or(sent, Wall::of);
+        let issued = token.issue_time().map_or(asked.wall, Wall::of);
         let (dies, token) = match token.expiry() {
             Expiry::In(life) => (issued.after(life), token),
             Expiry::At(at) => (Wall::of(at), token),
@@ -333,25 +330,34 @@ impl Engine {
                 token.warning(Warning::LifetimeAssumed),
             ),
         };
-        if dies <= now {
+        // The wall clock may have been set back since it was asked for: then only the time that it took tells.
+        let left = match token.expiry() {
+            Expiry::In(life) if asked.wall <= issued => {
+                let before = asked.wall.until(issued);
+                life.saturating_sub(asked.mono.elapsed().saturating_sub(before))
+            }
+            _ => A_YEAR,
+        };
+        if dies <= now || left.is_zero() {
             return Err(FetchError::transient(
                 "the token had expired when it arrived; compare the clocks",
             ));
         }
-        let arrived = (now, Instant::now());
-        let skew = asked
-            .zip(token.date())
-            .and_then(|(asked, date)| Skew::learned(date, asked, arrived));
+        let skew = token
+            .date()
+            .and_then(|date| Skew::learned(date, (asked.wall, asked.mono), (now, Instant::now())));
         let token = match skew {
             Some(skew) if skew.is_wide() => token.warning(Warning::ClockSkewed),
             _ => token,
         };
+        let dies = dies.min(now.after(A_YEAR));
         Ok(Vetted {
             token,
             skew,
-            sent,
+            sent: asked.wall,
             issued,
-            dies: dies.min(now.after(A_YEAR)),
+            dies,
+            ends: Instant::now() + left.min(now.until(dies)),
         })
     }
 }
@@ -374,7 +380,7 @@ impl Timer {
             engine: Arc::downgrade(engine),
             published: engine.published.subscribe(),
             current: current.clone(),
-            ends: Instant::now() + engine.now().until(current.plan.required),
+            ends: current.required,
         }
     }
 

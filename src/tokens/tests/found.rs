@@ -36,3 +36,33 @@ async fn to_invalidate_an_old_token_costs_no_fetch_although_the_new_one_is_over(
     settle().await;
     assert_eq!(issuer.fetches(), before);
 }
+
+/// It lives for a minute, whatever the wall clock says: as told it would live for a day.
+#[tokio::test(start_paused = true)]
+async fn a_clock_set_back_while_a_token_is_on_its_way_does_not_lengthen_its_life() {
+    let clock = Clock::of_tokio();
+    let (tokens, issuer) = tokens_of(|nth| (2 * SECOND, minted(nth, 60 * SECOND)), |b| b.clock(clock.clone()));
+    let waits = tokio::spawn(tokens.get());
+    sleep(SECOND).await;
+    clock.step(-86_400);
+    assert_eq!(waits.await.unwrap().unwrap().secret(), "test-1");
+    // To the end of what the issuer said, but for the mandatory window of 15 s.
+    sleep(42 * SECOND).await;
+    assert_eq!(tokens.get().await.unwrap().secret(), "test-1");
+    sleep(2 * SECOND).await;
+    assert_eq!(tokens.get().await.unwrap().secret(), "test-2");
+    assert_eq!(issuer.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_set_back_while_a_token_is_on_its_way_does_not_raise_the_dead() {
+    let clock = Clock::of_tokio();
+    let (tokens, _) = tokens_of(
+        |nth| (20 * SECOND, minted(nth, 10 * SECOND)),
+        |b| b.clock(clock.clone()),
+    );
+    let waits = tokio::spawn(tokens.get());
+    sleep(SECOND).await;
+    clock.step(-86_400);
+    assert!(waits.await.unwrap().unwrap_err().is_transient());
+}
