@@ -29,14 +29,15 @@ use crate::token::{Expiry, Token, Warning};
 pub(super) fn fly(engine: Arc<Engine>, flight: Arc<Flight>) -> impl Future<Output = ()> + Send {
     let mut pilot = Pilot { engine, flight };
     async move {
-        let mut timer = None;
-        loop {
+        let timer = loop {
             let (published, next) = pilot.fly_once().await;
-            timer = published.map(|current| Timer::of(&pilot.engine, &current)).or(timer);
+            let timer = published.map(|current| Timer::of(&pilot.engine, &current));
             pilot.engine.is_grounded();
-            let Some(next) = next else { break };
+            let Some(next) = next else { break timer };
             pilot.flight = next;
-        }
+            // Its token's time goes by while the next one is in the air.
+            timer.map(|timer| tokio::spawn(timer.run()));
+        };
         drop(pilot);
         if let Some(timer) = timer {
             timer.run().await;

@@ -66,3 +66,25 @@ async fn a_clock_set_back_while_a_token_is_on_its_way_does_not_raise_the_dead() 
     clock.step(-86_400);
     assert!(waits.await.unwrap().unwrap_err().is_transient());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_ends_by_the_monotonic_clock_also_while_the_chained_fetch_is_in_the_air() {
+    let clock = Clock::of_tokio();
+    let answer = |nth| match nth {
+        3 => (25 * SECOND, minted(nth, HOUR)),
+        _ => (SECOND, minted(nth, 8 * SECOND)),
+    };
+    let (tokens, issuer) = tokens_of(answer, |b| b.clock(clock.clone()));
+    let first = tokens.get().await.unwrap();
+    let renewal = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.refresh().await }
+    });
+    settle().await;
+    tokens.invalidate(&first);
+    assert_eq!(renewal.await.unwrap().unwrap().secret(), "test-2");
+    clock.step(-86_400);
+    sleep(9 * SECOND).await;
+    assert_eq!(issuer.fetches(), 3);
+    assert_eq!(tokens.get().await.unwrap().secret(), "test-3");
+}
