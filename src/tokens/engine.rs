@@ -305,17 +305,30 @@ impl Engine {
     /// A flight ended without a word: its task panicked or was aborted, or its runtime ended.
     pub(super) fn abort(&self, flight: &Arc<Flight>) {
         let if_lost = self.provider.if_lost();
-        let aborted = self.desk().abort(flight, if_lost, self.outlook(false));
+        let (aborted, counts) = {
+            let mut desk = self.desk();
+            let counts = desk.counts(flight);
+            (desk.abort(flight, if_lost, self.outlook(false)), counts)
+        };
         let error = Error::new(Kind::Aborted);
         let mut waited = flight.land(Landed::Failed(error.clone()));
+        let cause = flight.cause;
         if let Some((took, next)) = aborted {
-            waited += next.map_or(0, |next| next.land(Landed::Failed(error.clone())));
-            self.tell(&Event::FetchFailed {
-                cause: flight.cause,
-                class: None,
-                error,
-                took,
-                waited,
+            // Who asked after a fence, or after a step-up, is not answered by this, and looks again.
+            let answer = match counts && !flight.step_up {
+                true => Landed::Failed(error.clone()),
+                false => Landed::Superseded,
+            };
+            waited += next.map_or(0, |next| next.land(answer));
+            self.tell(&match counts {
+                false => Event::Discarded { cause },
+                true => Event::FetchFailed {
+                    cause,
+                    class: None,
+                    error,
+                    took,
+                    waited,
+                },
             });
         }
         self.is_grounded();

@@ -55,6 +55,23 @@ async fn a_clock_set_back_while_a_token_is_on_its_way_does_not_lengthen_its_life
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fetch_that_was_fenced_off_and_panics_fails_nobody_who_asked_after_the_install() {
+    let provider = provider_fn(|context: FetchContext| async move {
+        let installed = context.credential().is_some();
+        sleep(2 * SECOND).await;
+        assert!(installed, "test panic");
+        minted(2, HOUR)
+    });
+    let tokens = Tokens::new(provider).unwrap();
+    let before = tokio::spawn(tokens.get());
+    sleep(SECOND).await;
+    tokens.install(serde_json::json!("test-installed")).unwrap();
+    let after = tokio::spawn(tokens.get());
+    assert_eq!(before.await.unwrap().unwrap().secret(), "test-2");
+    assert_eq!(after.await.unwrap().unwrap().secret(), "test-2");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clock_set_back_while_a_token_is_on_its_way_does_not_raise_the_dead() {
     let clock = Clock::of_tokio();
     let (tokens, _) = tokens_of(
