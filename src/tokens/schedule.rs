@@ -104,6 +104,10 @@ impl Schedule {
             .setback
             .as_ref()
             .filter(|setback| setback.until.is_none_or(|until| now < until));
+        // An explicit fetch that fails in passing ends no pause that the issuer asked for.
+        if probe.is_some_and(|setback| setback.outlasts(&error)) {
+            return error;
+        }
         let alike = self
             .setback
             .as_ref()
@@ -199,6 +203,17 @@ impl Schedule {
 impl Setback {
     fn is_verdict(&self) -> bool {
         is_verdict(self.error.class())
+    }
+
+    /// Whether it stands although a fetch within it failed with `error`.
+    fn outlasts(&self, error: &FetchError) -> bool {
+        error.class() == Class::Transient
+            && match self.error.class() {
+                Class::Transient => false,
+                Class::Throttled { .. } => true,
+                // It was about the credential that was presented.
+                _ => error.says_nothing(),
+            }
     }
 }
 

@@ -71,6 +71,38 @@ async fn a_fetch_that_was_fenced_off_and_panics_fails_nobody_who_asked_after_the
     assert_eq!(after.await.unwrap().unwrap().secret(), "test-2");
 }
 
+/// Fails as `first` says, then in passing on an explicit `refresh()`, and is asked for a minute.
+async fn asked_for_a_minute_after(first: FetchError) -> (Tokens, usize) {
+    let answer = move |nth| match nth {
+        1 => (Duration::ZERO, Err(first.clone())),
+        _ => (Duration::ZERO, Err(FetchError::transient("down"))),
+    };
+    let (tokens, issuer) = tokens_of(answer, |b| b);
+    assert!(tokens.get().await.is_err());
+    assert!(tokens.refresh().await.unwrap_err().is_transient());
+    for _ in 0..60 {
+        sleep(SECOND).await;
+        assert!(tokens.get().await.is_err());
+    }
+    (tokens, issuer.fetches())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_explicit_fetch_that_fails_in_passing_does_not_shorten_retry_after() {
+    let throttled = FetchError::throttled(Some(600 * SECOND), "slow down");
+    let (tokens, fetches) = asked_for_a_minute_after(throttled).await;
+    assert_eq!(fetches, 2);
+    assert_eq!(tokens.get().await.unwrap_err().retry_after(), Some(540 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_explicit_fetch_that_fails_in_passing_does_not_end_a_verdict() {
+    let (tokens, fetches) = asked_for_a_minute_after(FetchError::terminal("over")).await;
+    assert_eq!(fetches, 2);
+    assert_eq!(tokens.status().state, State::Terminal);
+    assert!(tokens.get().await.unwrap_err().is_reauth_required());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_clock_set_back_while_a_token_is_on_its_way_does_not_raise_the_dead() {
     let clock = Clock::of_tokio();
