@@ -18,6 +18,9 @@ pub(crate) struct Held {
     stale: (Duration, Duration),
     /// From here on all wait, by either clock.
     over: At,
+    /// Until here it surely goes out by the monotonic clock, which may not know that the wall clock was set
+    /// while it was on its way: that costs one fetch more.
+    sure: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +28,13 @@ pub(crate) enum Marked {
     No,
     Maybe,
     Surely,
+}
+
+impl Marked {
+    /// What may have become of `before`, and need not have.
+    pub(crate) fn at_most_maybe(self, before: Self) -> Self {
+        if self == before { self } else { Self::Maybe }
+    }
 }
 
 impl Held {
@@ -36,7 +46,8 @@ impl Held {
             Life::Until(until) => (now, until),
             Life::Unsaid => (now, now.wall + ASSUMED_LIFE),
         };
-        if minted.secret.is_empty() || dies <= now.wall {
+        let ends = counted.mono + dies.saturating_sub(counted.wall);
+        if minted.secret.is_empty() || dies <= now.wall || ends <= now.mono {
             return None;
         }
         let window = |life: Duration| (life / 4).min(MINUTE);
@@ -45,9 +56,12 @@ impl Held {
             // It took so long that the window has begun: what is left counts.
             life = dies - now.wall;
         }
+        // The same by the monotonic clock, where the wall clock was set back meanwhile.
+        let over_by_mono = Some(ends - window(life)).filter(|over| *over > now.mono);
         let over = dies - window(life);
         let advisory = advisory(life).min(life / 2);
         let latest = (dies - advisory).max(now.wall + SECOND).min(over);
+        let over_by_mono = over_by_mono.unwrap_or(ends - window(ends - now.mono));
         Some(Self {
             secret: minted.secret.clone(),
             generation: None,
@@ -57,9 +71,10 @@ impl Held {
             min_interval: SECOND.min(life / 4),
             stale: (dies - advisory - life / 10, latest),
             over: At {
-                mono: counted.mono + over.saturating_sub(counted.wall),
+                mono: over_by_mono,
                 wall: over,
             },
+            sure: (ends - window(life)).min(now.mono + (over - now.wall)),
         })
     }
 
@@ -69,7 +84,7 @@ impl Held {
     }
 
     pub(crate) fn is_surely_usable(&self, now: At) -> bool {
-        let lives = now.wall < self.over.wall && now.mono + 2 * MILLISECOND < self.over.mono;
+        let lives = now.wall < self.over.wall && now.mono + 2 * MILLISECOND < self.sure;
         lives && self.refused == Marked::No
     }
 

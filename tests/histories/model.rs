@@ -263,7 +263,12 @@ impl Model {
             self.lost = 0;
         }
         let gives_up = matches!(self.if_lost, IfLost::NeverReplay | IfLost::ReplayWithin(_));
-        let next = flight.attempts.iter().map(|attempt| match self.lost {
+        let attempts: Vec<Attempt> = flight
+            .attempts
+            .iter()
+            .flat_map(|attempt| attempt.ended(self.now.mono))
+            .collect();
+        let next = attempts.iter().map(|attempt| match self.lost {
             1.. if gives_up => Setback::never(self.now.mono),
             1.. if lost => attempt.failed_ambiguously(self.now.mono),
             doubt => attempt.failed(class, self.now.mono, brought, doubt > 0),
@@ -272,7 +277,7 @@ impl Model {
         self.grounded();
         let passes = |attempt: &Attempt| attempt.in_passing(class, brought).is_some();
         let transient = !lost || self.if_lost == IfLost::Idempotent;
-        if transient && flight.attempts.iter().any(passes) {
+        if transient && attempts.iter().any(passes) {
             self.landed = Some((self.now.mono, Landed::InPassing));
         }
     }
@@ -320,11 +325,17 @@ impl Model {
         let deliveries = self.deliveries.entry(caller).or_default();
         *deliveries += 1;
         ensure(*deliveries <= 2, "a request delivered three times")?;
+        let first = *deliveries == 1;
+        let current = self.current.as_mut().ok_or("a token from nowhere")?;
+        let before = current.refused;
         if accepted {
-            let current = self.current.as_mut().ok_or("a token from nowhere")?;
             current.accepted = true;
         } else {
             self.refused(1);
+            if let Some(current) = self.current.as_mut().filter(|_| !first) {
+                // The refusal of a replay goes to the caller, and may or may not count against the token.
+                current.refused = current.refused.at_most_maybe(before);
+            }
         }
         Ok(())
     }
@@ -455,7 +466,9 @@ impl Model {
         let now = self.now.mono;
         let landed_before = self.landed.is_none_or(|(mono, _)| mono < now);
         if landed_before && self.air.is_none() && !self.waiting.is_empty() {
-            ensure(!self.surely_usable(), "somebody waits although a token is there")?;
+            // A clock that is set back may revive a token that its waiters have given up already.
+            let there = self.surely_usable() && !self.stepped_back;
+            ensure(!there, "somebody waits although a token is there")?;
             let soon = self
                 .setbacks
                 .iter()

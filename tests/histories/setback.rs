@@ -60,6 +60,17 @@ impl Attempt {
         setbacks.iter().flat_map(read).collect()
     }
 
+    /// What it can be now that it has ended: an extra one may have outlived the pause that it was made in.
+    pub(crate) fn ended(&self, now: Duration) -> Vec<Self> {
+        let Some(before) = self.after.as_ref().filter(|_| self.extra) else {
+            return vec![self.clone()];
+        };
+        let as_extra = before.most.is_none_or(|most| now < most).then_some(true);
+        let as_planned = (now >= before.least).then_some(false);
+        let read = |extra| Self { extra, ..self.clone() };
+        [as_extra, as_planned].into_iter().flatten().map(read).collect()
+    }
+
     /// It failed like this. `brought`: but a new credential came. `doubt`: an answer was lost before, and
     /// no verdict came since.
     pub(crate) fn failed(&self, class: Class, now: Duration, brought: bool, doubt: bool) -> Setback {
