@@ -1,10 +1,12 @@
 //! What may happen, by the design's rules and its table of defaults: a plain description, without
 //! tasks, locks or timers, that reads a record and says where it was broken.
 
+mod at_rest;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tower_token::{Class, IfLost, State, Status};
+use tower_token::{Class, IfLost};
 
 use super::held::{Held, Marked};
 use super::record::{Answered, At, Caller, Happened, Minted, Why, Wish};
@@ -32,7 +34,7 @@ pub(crate) fn judge(record: &[(At, Happened)], if_lost: IfLost) -> Result<(), St
 
 type Verdict = Result<(), String>;
 
-/// So much the wait for a minimum interval, or for the end of a backoff that is near, takes at most.
+/// A wait for a minimum interval, or for the end of a backoff that is near, takes no longer.
 const KIND_WAIT: Duration = Duration::from_millis(1_202);
 const MINUTE: Duration = Duration::from_secs(60);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -73,6 +75,7 @@ struct Model {
     stepped_back: bool,
     /// So many flights had begun when a stale token went out that nothing kept from being renewed.
     owed: Option<(u64, Duration)>,
+    last_asked: Option<Caller>,
     last_handed: Option<Caller>,
 }
 
@@ -125,6 +128,7 @@ impl Model {
             refusals: [Vec::new(), Vec::new()],
             stepped_back: false,
             owed: None,
+            last_asked: None,
             last_handed: None,
         }
     }
@@ -136,7 +140,10 @@ impl Model {
         match happened {
             Happened::Began(credential) => self.began(credential.as_deref())?,
             Happened::Ended(answered) => self.ended(answered)?,
-            Happened::Asked(caller, wish) => _ = self.waiting.insert(*caller, *wish),
+            Happened::Asked(caller, wish) => {
+                self.waiting.insert(*caller, *wish);
+                self.last_asked = Some(*caller);
+            }
             Happened::Handed(caller, secret, generation) => self.handed(*caller, secret, *generation)?,
             Happened::Delivered(caller, secret, accepted) => self.delivered(*caller, secret, *accepted)?,
             Happened::Served(caller) | Happened::Left(caller) => _ = self.waiting.remove(caller),
@@ -144,12 +151,30 @@ impl Model {
             Happened::Refused(generation) => self.refused_by_hand(*generation),
             Happened::Installed(credential) => self.leave(Some(credential.clone())),
             Happened::SignedOut => self.leave(None),
-            Happened::Stepped(seconds) => self.stepped_back |= *seconds < 0,
+            Happened::Stepped(seconds) => {
+                self.stepped_back |= *seconds < 0;
+                self.slept();
+            }
             Happened::Settled(status) => self.settled(status)?,
             Happened::Over => return self.over(),
         }
         self.note_need();
         Ok(())
+    }
+
+    /// Whether anybody looks before the clock is set again is not known here: both may be.
+    fn slept(&mut self) {
+        let now = self.now;
+        let slept: Vec<_> = self.setbacks.iter().filter_map(|setback| setback.slept(now)).collect();
+        self.setbacks.extend(slept);
+        if let Some(flight) = &mut self.air {
+            let slept: Vec<_> = flight
+                .attempts
+                .iter()
+                .filter_map(|attempt| attempt.slept(now))
+                .collect();
+            flight.attempts.extend(slept);
+        }
     }
 
     // ===== Exchanges =====
@@ -269,9 +294,9 @@ impl Model {
             .flat_map(|attempt| attempt.ended(self.now.mono))
             .collect();
         let next = attempts.iter().map(|attempt| match self.lost {
-            1.. if gives_up => Setback::never(self.now.mono),
-            1.. if lost => attempt.failed_ambiguously(self.now.mono),
-            doubt => attempt.failed(class, self.now.mono, brought, doubt > 0),
+            1.. if gives_up => Setback::never(self.now),
+            1.. if lost => attempt.failed_ambiguously(self.now),
+            doubt => attempt.failed(class, self.now, brought, doubt > 0),
         });
         self.setbacks = next.collect();
         self.grounded();
@@ -446,8 +471,6 @@ impl Model {
         self.refusals = [Vec::new(), Vec::new()];
     }
 
-    // ===== At rest =====
-
     fn surely_usable(&self) -> bool {
         self.current
             .as_ref()
@@ -460,66 +483,6 @@ impl Model {
             .as_ref()
             .is_some_and(|current| current.is_surely_fresh(self.now));
         self.needed |= !self.waiting.is_empty() && !fresh;
-    }
-
-    fn settled(&mut self, status: &Status) -> Verdict {
-        let now = self.now.mono;
-        let landed_before = self.landed.is_none_or(|(mono, _)| mono < now);
-        if landed_before && self.air.is_none() && !self.waiting.is_empty() {
-            // A clock that is set back may revive a token that its waiters have given up already.
-            let there = self.surely_usable() && !self.stepped_back;
-            ensure(!there, "somebody waits although a token is there")?;
-            let soon = self
-                .setbacks
-                .iter()
-                .any(|setback| setback.may_end_within(now, KIND_WAIT));
-            let pauses = now <= self.floor.max(self.held_up) + MILLISECOND;
-            ensure(pauses || soon, "somebody waits, and nothing is in the air")?;
-        }
-        if let Some((flights, _)) = self.owed.take_if(|(_, since)| *since < now) {
-            let renewed = self.flights > flights || self.air.is_some();
-            ensure(renewed, "a stale token went out, and no renewal began")?;
-        }
-        self.agrees(status)
-    }
-
-    fn agrees(&self, status: &Status) -> Verdict {
-        let says = |holds: bool, what: &str| ensure(holds, format!("status says {what}: {status:?}"));
-        let (state, current) = (status.state, self.current.as_ref());
-        let goes_out = matches!(state, State::Fresh | State::Stale);
-        says((state == State::SignedOut) == self.signed_out, "who is signed out")?;
-        says(goes_out || !self.surely_usable(), "that a living token is over")?;
-        let over = current.is_none_or(|current| current.is_over(self.now) || current.refused == Marked::Surely);
-        says(!goes_out || !over, "that a dead token goes out")?;
-        let fresh = current.is_some_and(|current| current.is_surely_fresh(self.now));
-        says(state != State::Stale || !fresh, "that a fresh token is stale")?;
-        let number = status.generation.map(|generation| generation.get());
-        let known = current.and_then(|current| current.generation);
-        says(number.is_some() == current.is_some(), "whether there is a token")?;
-        says(known.is_none() || known == number, "another generation")?;
-        // One that is fenced off before its first exchange counts too, and no more than one at a time is.
-        let flights = self.flights..=self.flights + u64::from(self.fence);
-        says(flights.contains(&status.fetches), &format!("not {flights:?} fetches"))?;
-        says(
-            (status.failures == 0) == self.setbacks.is_empty(),
-            "whether anything failed",
-        )?;
-        says(status.last_error.is_some() == (status.failures > 0), "an error or none")?;
-        says(status.fetching || self.air.is_none(), "that nothing is in the air")?;
-        says(status.waiting <= self.waiting.len(), "more waiters than there are")
-    }
-
-    fn over(&self) -> Verdict {
-        ensure(
-            self.waiting.is_empty(),
-            format!("callers wait for ever: {:?}", self.waiting),
-        )?;
-        let last = self.last_handed.ok_or("not one token")?;
-        ensure(self.surely_usable(), "no token in the end")?;
-        ensure(
-            self.deliveries.keys().all(|caller| *caller < last),
-            "the last caller got no token",
-        )
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_token::Class;
 
-use super::record::Why;
+use super::record::{At, Why};
 
 /// The next fetch begins no earlier than `least` and may be refused until `most` at the latest.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +14,8 @@ pub(crate) struct Setback {
     failures: u32,
     /// When the last attempt ended.
     at: Duration,
+    /// Time that only the wall clock sees is counted from here on.
+    counted: At,
     least: Duration,
     /// `None`: for ever.
     most: Option<Duration>,
@@ -60,6 +62,15 @@ impl Attempt {
         setbacks.iter().flat_map(read).collect()
     }
 
+    /// The same in a pause that a suspend has shortened meanwhile.
+    pub(crate) fn slept(&self, now: At) -> Option<Self> {
+        let after = self.after.as_ref()?.slept(now)?;
+        Some(Self {
+            after: Some(after),
+            extra: self.extra,
+        })
+    }
+
     /// What it can be now that it has ended: an extra one may have outlived the pause that it was made in.
     pub(crate) fn ended(&self, now: Duration) -> Vec<Self> {
         let Some(before) = self.after.as_ref().filter(|_| self.extra) else {
@@ -73,14 +84,17 @@ impl Attempt {
 
     /// It failed like this. `brought`: but a new credential came. `doubt`: an answer was lost before, and
     /// no verdict came since.
-    pub(crate) fn failed(&self, class: Class, now: Duration, brought: bool, doubt: bool) -> Setback {
+    pub(crate) fn failed(&self, class: Class, now: At, brought: bool, doubt: bool) -> Setback {
         let kind = match class {
             Class::Transient => Kind::Transient,
             Class::Throttled { .. } => Kind::Throttled,
             _ => Kind::Verdict,
         };
         if let Some(stands) = self.in_passing(class, brought) {
-            return stands.clone();
+            return Setback {
+                counted: now,
+                ..stands.clone()
+            };
         }
         let failures = self.failures(kind);
         let (least, most) = match class {
@@ -94,9 +108,10 @@ impl Attempt {
         let mut setback = Setback {
             kind,
             failures,
-            at: now,
-            least: now + least.max(floor),
-            most: Some(now + most.max(floor)),
+            at: now.mono,
+            counted: now,
+            least: now.mono + least.max(floor),
+            most: Some(now.mono + most.max(floor)),
             probes: kind == Kind::Transient && !doubt,
         };
         if let (Some(before), Kind::Transient) = (self.interrupted(), kind) {
@@ -124,13 +139,14 @@ impl Attempt {
     }
 
     /// Its answer was lost, and so was that of the second presentation: one a minute follows.
-    pub(crate) fn failed_ambiguously(&self, now: Duration) -> Setback {
+    pub(crate) fn failed_ambiguously(&self, now: At) -> Setback {
         Setback {
             kind: Kind::Ambiguous,
             failures: self.failures(Kind::Ambiguous),
-            at: now,
-            least: now + MINUTE,
-            most: Some(now + MINUTE.mul_f64(JITTER)),
+            at: now.mono,
+            counted: now,
+            least: now.mono + MINUTE,
+            most: Some(now.mono + MINUTE.mul_f64(JITTER)),
             probes: false,
         }
     }
@@ -147,15 +163,29 @@ impl Attempt {
 
 impl Setback {
     /// The policy gives up on a credential that may be spent.
-    pub(crate) fn never(now: Duration) -> Self {
+    pub(crate) fn never(now: At) -> Self {
         Self {
             kind: Kind::Ambiguous,
             failures: 1,
-            at: now,
+            at: now.mono,
+            counted: now,
             least: Duration::MAX,
             most: None,
             probes: false,
         }
+    }
+
+    /// What becomes of it if somebody looks now: a suspend, which only the wall clock sees, is waited for once.
+    pub(crate) fn slept(&self, now: At) -> Option<Self> {
+        let seen = self.counted.wall + (now.mono - self.counted.mono);
+        let time = now.wall.checked_sub(seen).filter(|time| *time > CLOCKS_AGREE)?;
+        Some(Self {
+            at: self.at.saturating_sub(time),
+            least: self.least.saturating_sub(time),
+            most: self.most.map(|most| most.saturating_sub(time)),
+            counted: now,
+            ..self.clone()
+        })
     }
 
     /// Whether the next fetch is due sooner or later is left open, within a minute and its jitter.
@@ -198,6 +228,8 @@ fn verdict_pause(failures: u32) -> Duration {
     (10 * MINUTE * (1 << (failures - 1).min(3))).min(HOUR)
 }
 
+/// Clocks that are no further apart were not set.
+const CLOCKS_AGREE: Duration = Duration::from_secs(5);
 const JITTER: f64 = 1.2;
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
