@@ -143,3 +143,22 @@ fn the_keeper_and_traffic_make_one_fetch_of_a_cold_start() {
         rig.made(1..=1);
     });
 }
+
+#[test]
+fn the_keeper_brings_the_token_of_another_credential_without_traffic() {
+    check(|| {
+        let rig = Rig::with(|_| Answer::Token, |builder| builder.policy(policy().keep_alive(true)));
+        let installing = rig.spawn(|rig| rig.tokens.install(json!("second")).unwrap());
+        let engine = rig.tokens.engine();
+        loop {
+            let changed = rig.tokens.changed();
+            let current = engine.in_place(engine.now());
+            if current.is_some_and(|current| current.token.secret().starts_with("test-second-")) {
+                break;
+            }
+            block_on(changed);
+        }
+        installing.join().unwrap();
+        rig.made(1..=2);
+    });
+}
