@@ -6,7 +6,8 @@
 //! what is not: [`sync::modelled`](super::sync::modelled). That the model can fail is shown by the planted
 //! bugs in `tests/full/planted`.
 //!
-//! The schedules are the same in every run; `SHUTTLE_RANDOM_SEED` gives others.
+//! The schedules are the same in every run; `SHUTTLE_RANDOM_SEED` gives others, and
+//! `TOWER_TOKEN_SCHEDULES=<number>` more of them than the default, which is for every day.
 
 mod aborts;
 mod flights;
@@ -26,8 +27,6 @@ use super::*;
 use crate::error::FetchError;
 use crate::provider::{FetchContext, IfLost};
 
-/// Of each scheduler.
-const SCHEDULES: usize = 1_000;
 /// How many preemptions a bug may need that PCT is good at.
 const DEPTH: usize = 3;
 const SEED: u64 = 6749;
@@ -40,8 +39,14 @@ const HOUR: Duration = Duration::from_secs(3600);
 // ===== the schedulers =====
 
 fn check(scenario: fn()) {
-    explore("random", RandomScheduler::new_from_seed(SEED, SCHEDULES), scenario);
-    explore("PCT", PctScheduler::new_from_seed(SEED, DEPTH, SCHEDULES), scenario);
+    let schedules = schedules();
+    explore("random", RandomScheduler::new_from_seed(SEED, schedules), scenario);
+    explore("PCT", PctScheduler::new_from_seed(SEED, DEPTH, schedules), scenario);
+}
+
+/// How many of each scheduler.
+fn schedules() -> usize {
+    std::env::var("TOWER_TOKEN_SCHEDULES").map_or(500, |number| number.parse().expect("a number of schedules"))
 }
 
 /// Under every schedule: only for what is very small.
