@@ -15,13 +15,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
+use http_body_util::{BodyExt, Full};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
-use tower_token::{BodyCode, FetchError, Origins, TokenLayer};
+use tower_token::{BodyCode, FetchError, Origins, Peeked, TokenLayer, Verdict};
 
 use streams::script::{Beat, End, KIB, MIB, Pace, Reader, Script, Seen, TRAILERS, content, cut, trailers};
 use streams::upload::{Boxed, Wire, tokens};
@@ -545,11 +546,27 @@ async fn a_body_that_says_nothing_for_ever_is_handed_on() {
     let body = Script::new(empty.chain([Beat::Panic]));
     let (answer, fetches) = forbidden(body, body_code()).await;
     assert_eq!((answer.status().as_u16(), fetches), (403, 1));
-    let some = std::iter::repeat_n(Bytes::new(), 100);
+    // So many are read over.
+    let some = std::iter::repeat_n(Bytes::new(), 1024);
     assert!(is_refusal(Script::of(some.chain([REFUSAL.into()])), body_code()).await);
 }
 
 const REFUSAL: &str = r#"{"error":{"code":"InvalidAccessToken"}}"#;
+
+/// Whoever sends it on needs no empty frame then.
+#[tokio::test(start_paused = true)]
+async fn a_body_says_that_it_has_ended_whether_or_not_it_was_looked_into() {
+    for text in ["", REFUSAL] {
+        let body = || Full::new(Bytes::from_static(text.as_bytes()));
+        let (_, inspected) = Peeked::read(body(), LIMIT, SECOND, |_, _| Verdict::Accept).await;
+        for mut body in [inspected, Peeked::whole(body())] {
+            assert_eq!(body.is_end_stream(), text.is_empty());
+            assert_eq!(body.size_hint().exact(), Some(text.len() as u64));
+            while body.frame().await.is_some() {}
+            assert!(body.is_end_stream());
+        }
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_candidate_is_not_read() {
