@@ -168,14 +168,15 @@ mod tests {
 
     #[test]
     fn scalars_are_found_at_any_depth() {
-        let json = r#"{"a":{"b":[1,{"c":"x"},-2.5,true,null]},"a/b":"y","m~n":"z","":7}"#;
+        let json = r#"{"a":{"b":[1,{"c":"x"},-2.5,true,null,-7]},"a/b":"y","m~n":"z","":7}"#;
         for (pointer, text) in [
             ("/a/b/0", Some("1")),
             ("/a/b/1/c", Some("x")),
             ("/a/b/2", Some("-2.5")),
             ("/a/b/3", Some("true")),
             ("/a/b/4", None),
-            ("/a/b/5", None),
+            ("/a/b/5", Some("-7")),
+            ("/a/b/6", None),
             ("/a/b/00", None),
             ("/a/b", None),
             ("/a~1b", Some("y")),
@@ -186,6 +187,13 @@ mod tests {
             assert_eq!(find(pointer, json).as_deref(), text, "{pointer}");
         }
         assert_eq!(find("", "\"x\"").as_deref(), Some("x"));
+        assert_eq!(find("", r#"{"a":"x"}"#), None);
+    }
+
+    #[test]
+    fn a_number_is_found_as_serde_json_hands_it_over_with_arbitrary_precision() {
+        let json = r#"{"a":{"$serde_json::private::Number":"40103"}}"#;
+        assert_eq!(find("/a", json).as_deref(), Some("40103"));
     }
 
     #[test]

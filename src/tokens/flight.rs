@@ -241,14 +241,17 @@ mod tests {
         let mut first = task::spawn(flight.join());
         let mut second = task::spawn(flight.join());
         let mut third = task::spawn(flight.join());
+        assert_eq!(flight.waiting(), 0);
         assert_pending!(first.poll());
         assert_pending!(second.poll());
+        assert_eq!(flight.waiting(), 2);
         assert!(matches!(assert_ready!(third.poll()), Landed::Failed(error) if error.is_overloaded()));
         drop(first);
         assert_pending!(task::spawn(flight.join()).poll());
         assert_eq!(flight.waiting(), 1);
         assert_pending!(second.poll());
         assert_eq!(flight.land(Landed::Published), 1);
+        assert_eq!(flight.waiting(), 0);
     }
 
     #[test]
