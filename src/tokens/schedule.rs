@@ -353,4 +353,140 @@ mod tests {
         schedule.failed(lost(), IfLost::NeverReplay, Instant::now());
         assert_eq!(wait(&schedule), None);
     }
+
+    /// How long a request that needs a token waits for the next fetch; `None` if it is denied.
+    fn cleared(schedule: &Schedule) -> Option<Duration> {
+        match schedule.needed(Instant::now(), Duration::from_secs(1)) {
+            Clearance::Go(at) => Some(at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))),
+            Clearance::Deny(_) => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_kept_and_ends() {
+        let pause = Duration::from_secs(2);
+        let mut schedule = Schedule::default();
+        schedule.succeeded(Instant::now(), Some(pause));
+        assert_eq!(cleared(&schedule), Some(pause));
+        assert_eq!(schedule.in_background(), Some(Some(Instant::now() + pause)));
+        tokio::time::advance(pause).await;
+        assert!(matches!(schedule.needed(Instant::now(), pause), Clearance::Go(None)));
+
+        // After a failure as well, where a fetch that was decided did not begin.
+        schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
+        tokio::time::advance(2 * pause).await;
+        schedule.aborted(false, IfLost::Idempotent, pause, Instant::now());
+        assert_eq!((cleared(&schedule), schedule.failures()), (Some(pause), 1));
+        tokio::time::advance(pause).await;
+        assert!(matches!(schedule.needed(Instant::now(), pause), Clearance::Go(None)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_gap_is_waited_for_and_longer_ones_are_not() {
+        for _ in 0..100 {
+            let mut schedule = Schedule::default();
+            for failure in 1..=3 {
+                schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
+                let gap = wait(&schedule).unwrap();
+                assert_eq!(cleared(&schedule), (failure == 1).then_some(gap));
+                assert_eq!(schedule.in_background(), Some(Some(Instant::now() + gap)));
+                assert_eq!(schedule.failures(), failure);
+                tokio::time::advance(gap).await;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn presentations_without_an_answer_are_counted_until_the_issuer_speaks() {
+        let lost = || FetchError::transient("cut off").lost();
+        let down = || FetchError::transient("down");
+        let mut schedule = Schedule::default();
+        let mut count = |error, if_lost| {
+            schedule.failed(error, if_lost, Instant::now());
+            schedule.lost()
+        };
+        assert_eq!(count(lost(), IfLost::Idempotent), 0);
+        assert_eq!(count(down(), IfLost::ReplayOnce), 0);
+        assert_eq!(count(lost(), IfLost::ReplayOnce), 1);
+        assert_eq!(count(lost(), IfLost::ReplayOnce), 2);
+        assert_eq!(count(down(), IfLost::ReplayOnce), 2);
+        assert_eq!(count(FetchError::terminal("over"), IfLost::ReplayOnce), 0);
+        assert_eq!(count(lost(), IfLost::ReplayOnce), 1);
+        let rotated = FetchError::transient("malformed").new_credential(serde_json::json!("test"));
+        assert_eq!(count(rotated, IfLost::ReplayOnce), 0);
+    }
+
+    /// Whatever goes wrong in between says nothing about it.
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_spent_is_presented_once_a_minute_or_not_at_all() {
+        let lost = || FetchError::transient("cut off").lost();
+        let mut schedule = Schedule::default();
+        schedule.failed(lost(), IfLost::ReplayOnce, Instant::now());
+        tokio::time::advance(MINUTE).await;
+        let next = schedule.failed(FetchError::transient("down"), IfLost::ReplayOnce, Instant::now());
+        assert_eq!((next.class(), wait(&schedule)), (Class::Transient, Some(MINUTE)));
+        tokio::time::advance(PROBE).await;
+        assert_eq!(cleared(&schedule), None);
+        tokio::time::advance(MINUTE - PROBE).await;
+        assert_eq!(cleared(&schedule), Some(Duration::ZERO));
+
+        for if_lost in [IfLost::NeverReplay, IfLost::ReplayWithin(PROBE)] {
+            let mut schedule = Schedule::default();
+            let untouched = schedule.failed(FetchError::transient("down"), if_lost, Instant::now());
+            assert_eq!(untouched.class(), Class::Transient);
+            schedule.failed(lost(), if_lost, Instant::now());
+            let next = schedule.failed(FetchError::transient("down"), if_lost, Instant::now());
+            assert_eq!((next.class(), wait(&schedule)), (Class::Ambiguous, None));
+            assert_eq!((cleared(&schedule), schedule.in_background()), (None, None));
+            let verdict = schedule.failed(FetchError::terminal("over"), if_lost, Instant::now());
+            assert_eq!(verdict.class(), Class::Terminal);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_is_a_second_at_least_and_an_hour_at_most() {
+        let asked = |seconds: Option<u64>| {
+            let retry_after = seconds.map(Duration::from_secs);
+            let mut schedule = Schedule::default();
+            let error = FetchError::throttled(retry_after, "slow down");
+            let told = schedule.failed(error, IfLost::Idempotent, Instant::now()).class();
+            // Callers are told what is waited for.
+            let retry_after = wait(&schedule);
+            assert_eq!(told, Class::Throttled { retry_after });
+            retry_after.unwrap()
+        };
+        let ours = Duration::from_secs(1)..=Duration::from_millis(1200);
+        assert!(ours.contains(&asked(None)) && ours.contains(&asked(Some(0))));
+        for (seconds, waited) in [(1, 1), (7, 7), (3600, 3600), (7200, 3600)] {
+            assert_eq!(asked(Some(seconds)), Duration::from_secs(waited));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_asked_for_patience_has_it() {
+        let mut schedule = Schedule::default();
+        for _ in 0..9 {
+            tokio::time::advance(2 * LONGEST_BACKOFF).await;
+            schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
+        }
+        tokio::time::advance(PROBE).await;
+        let seven = Duration::from_secs(7);
+        let error = FetchError::throttled(Some(seven), "slow down");
+        schedule.failed(error, IfLost::Idempotent, Instant::now());
+        assert_eq!((wait(&schedule), schedule.failures()), (Some(seven), 9));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_that_ends_without_a_word_is_a_lost_answer() {
+        let aborted = |if_lost, times| {
+            let mut schedule = Schedule::default();
+            (0..times).for_each(|_| schedule.aborted(true, if_lost, MINUTE, Instant::now()));
+            (schedule.last_error().and_then(|error| error.class()), schedule.lost())
+        };
+        // The second presentation is still due.
+        assert_eq!(aborted(IfLost::ReplayOnce, 1), (Some(Class::Transient), 1));
+        assert_eq!(aborted(IfLost::ReplayOnce, 2), (Some(Class::Ambiguous), 2));
+        assert_eq!(aborted(IfLost::NeverReplay, 1), (Some(Class::Ambiguous), 1));
+        assert_eq!(aborted(IfLost::Idempotent, 1), (Some(Class::Transient), 0));
+    }
 }
