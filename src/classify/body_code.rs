@@ -175,6 +175,9 @@ fn is_listed(code: &str, listed: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+
     use super::*;
 
     #[test]
@@ -183,5 +186,48 @@ mod tests {
         assert!(is_listed("InvalidLoginToken.Expired", "InvalidLoginToken*"));
         assert!(!is_listed("InvalidLoginToken.Expired", "InvalidLoginToken"));
         assert!(!is_listed("NoPermission", "InvalidLoginToken*"));
+    }
+
+    async fn verdict(classify: BodyCode, status: StatusCode, text: &'static str) -> Verdict {
+        let mut response = http::Response::new(());
+        *response.status_mut() = status;
+        let (head, ()) = response.into_parts();
+        match Classify::<Full<Bytes>>::head(&classify, &head) {
+            Verdict::Inspect(limit) => {
+                let body: Full<Bytes> = Full::from(text);
+                classify.inspect(&head, body, limit, Report::to_nobody()).await.0
+            }
+            verdict => verdict,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_candidate_that_was_not_seen_whole_is_no_acceptance() {
+        let classify = BodyCode::new(StatusCode::OK, "/errcode", ["40001"]).unwrap();
+        let text = r#"{"errcode":0,"items":[]}"#;
+        let of = |limit| verdict(classify.clone().limit(limit), StatusCode::OK, text);
+        assert!(matches!(of(text.len()).await, Verdict::Accept));
+        assert!(matches!(of(text.len() - 1).await, Verdict::Undecided));
+        // A refusal is one wherever the text ends behind it.
+        let refused = verdict(
+            classify.clone().limit(17),
+            StatusCode::OK,
+            r#"{"errcode":40001,"items":[]}"#,
+        );
+        assert!(matches!(refused.await, Verdict::Refuse(_)));
+        let unauthorized = verdict(classify, StatusCode::UNAUTHORIZED, text);
+        assert!(matches!(unauthorized.await, Verdict::Refuse(_)));
+    }
+
+    #[test]
+    fn a_candidate_is_read_for_16_kib_unless_told() {
+        let classify = BodyCode::new(StatusCode::OK, "/code", ["1"]).unwrap();
+        let (head, ()) = http::Response::new(()).into_parts();
+        let limit = |classify: &BodyCode| match Classify::<Full<Bytes>>::head(classify, &head) {
+            Verdict::Inspect(limit) => Some(limit),
+            _ => None,
+        };
+        assert_eq!(limit(&classify), Some(16_384));
+        assert_eq!(limit(&classify.limit(7)), Some(7));
     }
 }

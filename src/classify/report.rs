@@ -33,6 +33,14 @@ impl Report {
         }
     }
 
+    /// One that nobody hears.
+    #[cfg(test)]
+    pub(super) fn to_nobody() -> Self {
+        let nobody = Reporter { engine: Weak::new() };
+        let nowhere = Place { origin: 0, route: None };
+        Self::new(Arc::new(nobody), Generation::FIRST, nowhere)
+    }
+
     /// The token was good.
     pub fn accepted(&self) {
         if let Some(engine) = self.reporter.engine.upgrade() {

@@ -5,7 +5,7 @@
 //! Counts are asserted here, durations are not: what took how long is printed.
 
 #![cfg(all(feature = "testkit", feature = "oauth2"))]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 #[cfg(target_os = "linux")]
 #[path = "../support/left_out.rs"]
