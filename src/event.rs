@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::A_YEAR;
 use crate::error::{Class, Error, Kind};
 use crate::provider::Cause;
 use crate::token::{Fingerprint, Generation, Warning};
@@ -251,7 +252,8 @@ pub trait Observe: Send + Sync + 'static {
 
     /// How often it wants to be told how long the token in place still lives ([`Event::Alive`]).
     ///
-    /// Asked once, when the handle is built. Default: not at all.
+    /// Asked once, when the handle is built. Of several observers the shortest counts for all who want it; less than
+    /// 100 ms counts as that, more than a year as a year. Default: not at all.
     fn pace(&self) -> Option<Duration> {
         None
     }
@@ -276,30 +278,42 @@ impl<F: Fn(&Event) + Send + Sync + 'static> Observe for F {
 /// Everyone who is told.
 #[derive(Clone, Default)]
 pub(crate) struct Observers {
-    each: Arc<[Arc<dyn Observe>]>,
+    each: Arc<[Observer]>,
     /// The shortest of what they want.
     pub(crate) pace: Option<Duration>,
 }
 
+struct Observer {
+    observes: Box<dyn Observe>,
+    pace: Option<Duration>,
+}
+
 impl Observers {
-    pub(crate) fn new(each: Vec<Arc<dyn Observe>>) -> Self {
-        let pace = each.iter().filter_map(|observer| observer.pace()).min();
-        Self {
-            each: each.into(),
-            pace: pace.map(|pace| pace.max(SHORTEST_PACE)),
-        }
+    pub(crate) fn new(each: Vec<Box<dyn Observe>>) -> Self {
+        let observer = |observes: Box<dyn Observe>| Observer {
+            pace: observes.pace().map(|pace| pace.clamp(SHORTEST_PACE, A_YEAR)),
+            observes,
+        };
+        let each: Arc<[_]> = each.into_iter().map(observer).collect();
+        let pace = each.iter().filter_map(|observer| observer.pace).min();
+        Self { each, pace }
     }
 
     pub(crate) fn tell(&self, event: &Event) {
-        for observer in &*self.each {
+        let is_paced = matches!(event, Event::Alive { .. });
+        for observer in self.each.iter().filter(|each| !is_paced || each.pace.is_some()) {
             // An observer that panics must not take a fetch with it.
-            let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(event)));
+            let _ = catch_unwind(AssertUnwindSafe(|| observer.observes.observe(event)));
         }
     }
 
     #[cfg(feature = "tracing")]
     pub(crate) fn span(&self, cause: Cause) -> tracing::Span {
-        let span = |observer: &Arc<dyn Observe>| catch_unwind(AssertUnwindSafe(|| observer.span(cause))).ok().flatten();
+        let span = |observer: &Observer| {
+            catch_unwind(AssertUnwindSafe(|| observer.observes.span(cause)))
+                .ok()
+                .flatten()
+        };
         self.each.iter().find_map(span).unwrap_or_else(tracing::Span::none)
     }
 }

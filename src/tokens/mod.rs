@@ -364,7 +364,7 @@ pub struct TokensBuilder {
     provider: Arc<dyn AnyProvider>,
     policy: RefreshPolicy,
     clock: Clock,
-    observers: Vec<Arc<dyn Observe>>,
+    observers: Vec<Box<dyn Observe>>,
     store: Option<Arc<dyn store::Store>>,
     credential: Option<Value>,
     faults: Faults,
@@ -379,7 +379,7 @@ impl TokensBuilder {
 
     /// Tells `observer` of every [`Event`](crate::Event); may be called more than once.
     pub fn observe(mut self, observer: impl Observe) -> Self {
-        self.observers.push(Arc::new(observer));
+        self.observers.push(Box::new(observer));
         self
     }
 

@@ -1,0 +1,100 @@
+//! What observers are told when things go an unusual way, and what it costs.
+
+#![cfg(feature = "testkit")]
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+use tokio::runtime::{Builder, Handle};
+use tokio::time::sleep;
+use tower::Layer;
+use tower_token::*;
+
+use support::{Api, HOUR, SECOND, get, minted, origins, settle};
+
+/// Keeps every event, and wants to know of the token's life at a pace.
+#[derive(Clone, Default)]
+struct Watcher {
+    told: Arc<Mutex<Vec<Event>>>,
+    pace: Option<Duration>,
+}
+
+impl Watcher {
+    fn at(pace: Duration) -> Self {
+        Self {
+            pace: Some(pace),
+            ..Self::default()
+        }
+    }
+
+    fn count(&self, of: impl Fn(&Event) -> bool) -> usize {
+        self.told.lock().unwrap().iter().filter(|event| of(event)).count()
+    }
+
+    fn lives(&self) -> usize {
+        self.count(|event| matches!(event, Event::Alive { .. }))
+    }
+
+    fn skips(&self) -> Vec<Skipped> {
+        let told = self.told.lock().unwrap();
+        let skips = told.iter().filter_map(|event| match event {
+            Event::Skipped { reason, .. } => Some(*reason),
+            _ => None,
+        });
+        skips.collect()
+    }
+}
+
+impl Observe for Watcher {
+    fn observe(&self, event: &Event) {
+        self.told.lock().unwrap().push(event.clone());
+    }
+
+    fn pace(&self) -> Option<Duration> {
+        self.pace
+    }
+}
+
+/// Takes a second for a token of an hour, as long as `answer` lets it; was configured with one.
+struct Configured<A>(A);
+
+impl<A: Fn(Cause) -> Result<(), FetchError> + Send + Sync + 'static> TokenProvider for Configured<A> {
+    async fn fetch(&self, context: FetchContext) -> Result<Token, FetchError> {
+        sleep(SECOND).await;
+        (self.0)(context.cause()).map(|()| minted(2))
+    }
+
+    fn initial(&self, _: SystemTime) -> Option<Token> {
+        Some(minted(1))
+    }
+}
+
+// ===== Alive =====
+
+#[tokio::test(start_paused = true)]
+async fn a_pace_that_never_comes_hides_no_end_from_the_monotonic_clock() {
+    let clock = Clock::of_tokio();
+    let tokens = Tokens::builder(Configured(|_| Ok(())))
+        .observe(Watcher::at(Duration::MAX))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    settle().await;
+    clock.step(-7200);
+    sleep(HOUR).await;
+    assert_eq!(tokens.status().state, State::Expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lives_are_told_to_those_who_want_to_know() {
+    let (wants, does_not) = (Watcher::at(10 * SECOND), Watcher::default());
+    let tokens = Tokens::builder(Configured(|_| Ok(())));
+    let tokens = tokens.observe(wants.clone()).observe(does_not.clone()).build().unwrap();
+    sleep(11 * SECOND).await;
+    assert_eq!((wants.lives(), does_not.lives()), (1, 0));
+    drop(tokens);
+}
