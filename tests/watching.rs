@@ -90,6 +90,18 @@ async fn a_pace_that_never_comes_hides_no_end_from_the_monotonic_clock() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_sign_out_nothing_watches_a_life() {
+    let watcher = Watcher::at(10 * SECOND);
+    let tokens = Tokens::builder(Configured(|_| Ok(()))).observe(watcher.clone()).build();
+    let tokens = tokens.unwrap();
+    sleep(11 * SECOND).await;
+    assert_eq!((watcher.lives(), Handle::current().metrics().num_alive_tasks()), (1, 1));
+    tokens.sign_out();
+    sleep(11 * SECOND).await;
+    assert_eq!((watcher.lives(), Handle::current().metrics().num_alive_tasks()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn lives_are_told_to_those_who_want_to_know() {
     let (wants, does_not) = (Watcher::at(10 * SECOND), Watcher::default());
     let tokens = Tokens::builder(Configured(|_| Ok(())));

@@ -298,15 +298,16 @@ impl Engine {
         }
     }
 
-    /// Only while it is in place.
-    fn tell_of_life(&self, current: &Current) {
+    fn is_in_place(&self, current: &Current) -> bool {
         let in_place = self.desk().current.as_ref().map(|current| current.generation);
-        if self.observers.pace.is_some() && in_place == Some(current.generation) {
-            self.tell(&Event::Alive {
-                generation: current.generation,
-                expires_in: self.now().until(current.plan.dies),
-            });
-        }
+        in_place == Some(current.generation)
+    }
+
+    fn tell_of_life(&self, current: &Current) {
+        self.tell(&Event::Alive {
+            generation: current.generation,
+            expires_in: self.now().until(current.plan.dies),
+        });
     }
 
     fn warn_of(&self, current: &Current) {
@@ -385,8 +386,8 @@ impl Timer {
         }
     }
 
-    /// Ends with its token, with the next one, or with the last handle; with an observer that wants to be told
-    /// how long the token lives, not with the token's own end.
+    /// Ends with its token, with whatever takes its place, or with the last handle; with an observer that wants to be
+    /// told how long the token lives, not with the token's own end.
     async fn run(mut self) {
         let pace = self.engine.upgrade().and_then(|engine| engine.observers.pace);
         let replaced = async {
@@ -405,7 +406,8 @@ impl Timer {
             if timeout_at(wake, replaced.as_mut()).await.is_ok() {
                 return;
             }
-            let Some(engine) = self.engine.upgrade() else { return };
+            let engine = self.engine.upgrade().filter(|engine| engine.is_in_place(&self.current));
+            let Some(engine) = engine else { return };
             if !over && wake == self.ends {
                 over = true;
                 engine.elapse(self.current.generation);
