@@ -89,6 +89,19 @@ async fn a_pace_that_never_comes_hides_no_end_from_the_monotonic_clock() {
     assert_eq!(tokens.status().state, State::Expired);
 }
 
+#[test]
+fn a_life_is_told_once_at_each_pace_where_the_token_before_was_configured_outside_of_a_runtime() {
+    let watcher = Watcher::at(10 * SECOND);
+    let tokens = Tokens::builder(Configured(|_| Ok(()))).observe(watcher.clone()).build();
+    let tokens = tokens.unwrap();
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        tokens.refresh().await.unwrap();
+        sleep(11 * SECOND).await;
+        assert_eq!(watcher.lives(), 1);
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_a_sign_out_nothing_watches_a_life() {
     let watcher = Watcher::at(10 * SECOND);

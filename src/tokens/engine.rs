@@ -49,6 +49,7 @@ pub(crate) struct Engine {
     /// Whether a task is there that does it. Set by whoever starts it, cleared when that task ends.
     pub(super) keeping: AtomicBool,
     /// The token in place was configured outside of a runtime, and no task watches the monotonic side of its life.
+    /// Written under the desk's lock only.
     pub(super) untimed: AtomicBool,
     pub(super) provider: Arc<dyn AnyProvider>,
     pub(super) policy: RefreshPolicy,
@@ -292,6 +293,8 @@ impl Engine {
         self.current.store(current);
         self.signal.0.store(signal, Ordering::Release);
         self.quiet_until.store(0, Ordering::Relaxed);
+        // What a flight brings has a timer, and nothing needs none.
+        self.untimed.store(false, Ordering::Relaxed);
     }
 
     /// The monotonic clock has reached the end of `generation`.

@@ -276,12 +276,12 @@ impl Engine {
             let Ok(vetted) = vetted else { return };
             let current = desk.publish(vetted, self.outlook(false));
             self.show(Some(current.clone()));
+            // Without a runtime only the wall clock sees its end, until the first call within one.
+            self.untimed.store(true, Ordering::Relaxed);
             current
         };
         self.published.send_replace(current.generation.get());
         self.warn_of(&current);
-        // Without a runtime only the wall clock sees its end, until the first call within one.
-        self.untimed.store(true, Ordering::Relaxed);
         self.time_what_is_in_place();
     }
 
@@ -289,10 +289,13 @@ impl Engine {
     #[cold]
     pub(super) fn time_what_is_in_place(self: &Arc<Self>) {
         let Ok(runtime) = Handle::try_current() else { return };
-        if !self.untimed.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        let current = self.desk().current.clone();
+        let current = {
+            // Under the lock, so that it is not the timer of a token that has one already.
+            let desk = self.desk();
+            desk.current
+                .clone()
+                .filter(|_| self.untimed.swap(false, Ordering::Relaxed))
+        };
         if let Some(current) = current {
             runtime.spawn(Timer::of(self, &current).run());
         }
