@@ -123,3 +123,24 @@ async fn lives_are_told_to_those_who_want_to_know() {
     assert_eq!((wants.lives(), does_not.lives()), (1, 0));
     drop(tokens);
 }
+
+// ===== Skipped =====
+
+#[tokio::test(start_paused = true)]
+async fn what_a_shutdown_keeps_from_beginning_is_no_backoff() {
+    let watcher = Watcher::default();
+    let tokens = Tokens::builder(Configured(|_| Err(FetchError::transient("down"))))
+        .observe(watcher.clone())
+        .clock(Clock::of_tokio())
+        .build()
+        .unwrap();
+    sleep(50 * 60 * SECOND).await;
+    tokens.current().unwrap();
+    sleep(2 * SECOND).await;
+    tokens.shutdown().await;
+    let before = watcher.skips().len();
+    for _ in 0..100 {
+        tokens.current().unwrap();
+    }
+    assert_eq!(watcher.skips()[before..], []);
+}

@@ -172,8 +172,8 @@ impl Engine {
                 let quiet = wall.after(until.saturating_duration_since(outlook.mono));
                 self.quiet_until.store(quiet.nanos(), Ordering::Relaxed);
             }
-            let rests = desk.in_air().is_none();
-            (departure, desk.schedule.last_error().filter(|_| rests))
+            let held_up = useless_until.is_some() && desk.in_air().is_none();
+            (departure, desk.schedule.last_error().filter(|_| held_up))
         };
         if let Some(error) = held_up {
             self.skipped(Cause::Expiring, &error);
