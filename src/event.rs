@@ -77,7 +77,7 @@ pub enum Event {
         /// What it was.
         warning: Warning,
     },
-    /// A fetch was wanted, and none began.
+    /// A fetch was wanted, and none began; or one was in the air, and too many waited for it.
     #[non_exhaustive]
     Skipped {
         /// What for.
@@ -220,7 +220,6 @@ impl Skipped {
             (_, Some(Class::Transient)) => Self::Backoff,
             (_, Some(Class::Throttled { .. })) => Self::Throttled,
             (_, Some(Class::Ambiguous)) => Self::Ambiguous,
-            (Kind::Overloaded { .. }, _) => Self::Overloaded,
             (Kind::NoRuntime, _) => Self::NoRuntime,
             (Kind::SignedOut, _) => Self::SignedOut,
             (Kind::ShutDown, _) => Self::ShutDown,

@@ -144,3 +144,18 @@ async fn what_a_shutdown_keeps_from_beginning_is_no_backoff() {
     }
     assert_eq!(watcher.skips()[before..], []);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_no_seat_is_told_of() {
+    let watcher = Watcher::default();
+    let tokens = Tokens::builder(provider_fn(|_| async { std::future::pending().await }))
+        .observe(watcher.clone())
+        .policy(RefreshPolicy::default().max_waiters(1))
+        .build()
+        .unwrap();
+    let sits = tokio::spawn(tokens.get());
+    settle().await;
+    assert!(tokens.get().await.unwrap_err().is_overloaded());
+    assert_eq!(watcher.skips(), [Skipped::Overloaded]);
+    sits.abort();
+}

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::sync::{Mutex, MutexGuard};
 use crate::challenge::Challenge;
 use crate::error::{Error, Kind};
-use crate::event::{Event, Observers, Waited};
+use crate::event::{Event, Observers, Skipped, Waited};
 use crate::provider::{Budget, Cause};
 
 /// A fetch that was decided, is in the air, or has landed.
@@ -110,6 +110,14 @@ impl Landing {
         let took = since.elapsed();
         self.flight.observers.tell(&Event::Waited { took, ended });
     }
+
+    #[cold]
+    fn tell_of_overload(&self) {
+        self.flight.observers.tell(&Event::Skipped {
+            cause: self.flight.cause,
+            reason: Skipped::Overloaded,
+        });
+    }
 }
 
 impl Future for Landing {
@@ -147,9 +155,11 @@ impl Future for Landing {
             Landed::Superseded => Waited::Superseded,
             Landed::Failed(_) => Waited::Failed,
         };
-        // Without a seat nobody waited.
-        if let Some((_, since)) = this.seat.take() {
-            this.tell(since, ended);
+        match (this.seat.take(), &landed) {
+            (Some((_, since)), _) => this.tell(since, ended),
+            (None, Landed::Failed(error)) if error.is_overloaded() => this.tell_of_overload(),
+            // Without a seat nobody waited.
+            _ => {}
         }
         Poll::Ready(landed)
     }
