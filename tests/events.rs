@@ -26,6 +26,7 @@ fn observed(
     let provider = provider_fn(move |_| {
         let nth = fetches.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
         let answered = answer(nth).map(|()| minted(nth));
+        tracing::info!(target: "provider", "called");
         async move {
             sleep(SECOND).await;
             tracing::info!(target: "provider", "asking");
@@ -243,6 +244,7 @@ async fn a_log_has_stable_words_and_what_a_provider_logs_stands_in_the_span_of_i
     let [first, second] = ["test-1", "test-2"].map(|secret| Token::bearer(secret).fingerprint());
     let expected = [
         "DEBUG tower_token: fetch began tokens=\"imm\" cause=initial".to_owned(),
+        "INFO fetch{tokens=\"imm\" cause=initial}: provider: called".into(),
         "INFO fetch{tokens=\"imm\" cause=initial}: provider: asking".into(),
         format!(
             "INFO tower_token: renewed tokens=\"imm\" generation=1 token={first} cause=initial took_ms=1000 \
@@ -251,6 +253,7 @@ async fn a_log_has_stable_words_and_what_a_provider_logs_stands_in_the_span_of_i
         "DEBUG tower_token: waited tokens=\"imm\" took_ms=1000 ended=renewed".into(),
         format!("INFO tower_token: refused tokens=\"imm\" generation=1 token={first}"),
         "DEBUG tower_token: fetch began tokens=\"imm\" cause=refused".into(),
+        "INFO fetch{tokens=\"imm\" cause=refused}: provider: called".into(),
         "INFO fetch{tokens=\"imm\" cause=refused}: provider: asking".into(),
         format!(
             "INFO tower_token: renewed tokens=\"imm\" generation=2 token={second} cause=refused took_ms=1000 \

@@ -171,10 +171,15 @@ impl Pilot {
 
     /// The provider's future, in the span of whoever observes with one.
     fn asked(&self, context: FetchContext) -> impl Future<Output = Result<Token, FetchError>> + Send {
-        let fetch = self.engine.provider.fetch(context);
+        let fetch = || self.engine.provider.fetch(context);
         #[cfg(feature = "tracing")]
-        let fetch = tracing::Instrument::instrument(fetch, self.engine.observers.span(self.flight.cause));
-        fetch
+        let fetch = || {
+            let span = self.engine.observers.span(self.flight.cause);
+            // Also what it does before it returns its future.
+            let fetch = span.in_scope(fetch);
+            tracing::Instrument::instrument(fetch, span)
+        };
+        fetch()
     }
 
     /// Persist, publish, wake, tell.
