@@ -360,12 +360,7 @@ where
         match (paused, landed) {
             (None, _) => Step::Done(Err(spent())),
             (Some(paused), Landed::Published | Landed::Superseded) => self.again(paused),
-            (Some(mut paused), Landed::Failed(error)) => {
-                if let Some(refusal) = &mut paused.refusal {
-                    refusal.extensions_mut().insert(error.clone());
-                }
-                self.give_up(paused.refusal, HandedBack::NotRenewed, error)
-            }
+            (Some(paused), Landed::Failed(error)) => self.tokenless(paused, HandedBack::NotRenewed, error),
         }
     }
 
@@ -399,7 +394,7 @@ where
             (Some(paused), Landed::Published | Landed::Superseded) => self.readying(paused, false),
             (Some(paused), Landed::Failed(error)) => match self.core().engine().last_resort() {
                 Some(_) => self.readying(paused, true),
-                None => self.give_up(paused.refusal, HandedBack::NotRenewed, error),
+                None => self.tokenless(paused, HandedBack::NotRenewed, error),
             },
         }
     }
@@ -457,8 +452,21 @@ where
                     landing,
                 })
             }
-            Boarding::Denied(error) => self.give_up(paused.refusal, HandedBack::NotReady, error),
+            Boarding::Denied(error) => self.tokenless(paused, HandedBack::NotReady, error),
         }
+    }
+
+    /// There is no token to go out with. A refusal that is handed on says why.
+    fn tokenless(
+        self,
+        mut paused: PausedOf<S, R, C, B, ResBody>,
+        reason: HandedBack,
+        error: Error,
+    ) -> StepOf<S, R, C, B, ResBody> {
+        if let Some(refusal) = &mut paused.refusal {
+            refusal.extensions_mut().insert(error.clone());
+        }
+        self.give_up(paused.refusal, reason, error)
     }
 
     /// No second attempt: a refused request gets the server's own answer, any other the error.

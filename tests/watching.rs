@@ -159,3 +159,37 @@ async fn who_finds_no_seat_is_told_of() {
     assert_eq!(watcher.skips(), [Skipped::Overloaded]);
     sits.abort();
 }
+
+// ===== Refusals that are handed on =====
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_says_why_also_where_the_newer_token_was_lost_at_once() {
+    let itself: Arc<OnceLock<Tokens>> = Arc::default();
+    let theirs = itself.clone();
+    let refuses = move |event: &Event| {
+        if let Event::Renewed {
+            cause: Cause::Refused, ..
+        } = event
+        {
+            let tokens = theirs.get().unwrap();
+            tokens.invalidate(&tokens.current().unwrap());
+        }
+    };
+    let fetched = std::sync::atomic::AtomicUsize::new(0);
+    let once = move |_| match fetched.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        0 => Ok(()),
+        _ => Err(FetchError::transient("down")),
+    };
+    let tokens = Tokens::builder(Configured(once)).observe(refuses).build().unwrap();
+    let _ = itself.set(tokens.clone());
+    // Always ready: a replay that has to wait for its service gives the refusal up.
+    let api = tower::service_fn(async |_: http::Request<String>| Ok::<_, BoxError>(support::refusal()));
+    let client = TokenLayer::new(&tokens, origins()).layer(api);
+    let response = support::send(&client, get()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let why = response
+        .extensions()
+        .get::<Error>()
+        .expect("why there is no newer token");
+    assert!(why.is_transient());
+}
