@@ -113,7 +113,8 @@ pub enum Event {
         /// The token refused.
         generation: Generation,
     },
-    /// Where the breaker was open a token is accepted, or a refusal costs a fetch again.
+    /// Where the breaker was open a token is accepted, or a refusal costs a fetch again; or nothing was refused there
+    /// for a minute, told with the next acceptance anywhere.
     #[non_exhaustive]
     BreakerClosed {
         /// The token accepted or refused.

@@ -160,6 +160,38 @@ async fn who_finds_no_seat_is_told_of() {
     sits.abort();
 }
 
+// ===== The breaker =====
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_opened_is_told_to_be_closed_when_the_server_accepts_again() {
+    let watcher = Watcher::default();
+    let (closed, opened) = (
+        |event: &Event| matches!(event, Event::BreakerClosed { .. }),
+        |event: &Event| matches!(event, Event::BreakerOpened { .. }),
+    );
+    let tokens = Tokens::builder(Configured(|_| Ok(()))).observe(watcher.clone()).build();
+    let tokens = tokens.unwrap();
+    let api = Api::answering(|nth, _| {
+        if nth <= 6 {
+            support::refusal()
+        } else {
+            support::page("welcome")
+        }
+    });
+    let client = TokenLayer::new(&tokens, origins()).layer(api);
+    for _ in 0..4 {
+        let response = support::send(&client, get()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!((watcher.count(opened), watcher.count(closed)), (1, 0));
+    for _ in 0..10 {
+        sleep(20 * SECOND).await;
+        let _ = support::send(&client, get()).await.unwrap();
+    }
+    assert!(!tokens.status().breaker_open);
+    assert_eq!((watcher.count(opened), watcher.count(closed)), (1, 1));
+}
+
 // ===== Refusals that are handed on =====
 
 #[tokio::test(start_paused = true)]

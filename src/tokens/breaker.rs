@@ -152,13 +152,15 @@ impl Breaker {
         push_bounded(&mut self.tripped, trip);
     }
 
-    /// A token was accepted, at a route if it is known. Returns whether the breaker was open there, and is no longer.
+    /// A token was accepted, at a route if it is known. Returns whether the breaker was open there, or anywhere where
+    /// it was not asked for a minute, and is no longer.
     pub(super) fn accepted(&mut self, generation: Generation, place: Place, now: Instant) -> bool {
         let proven = |trip: &Trip| Some(trip.route) == place.route && trip.proven && holds(trip.since, now);
-        let closed = self.tripped.iter().any(proven) && self.was_held(place.origin);
-        if closed {
-            self.held.retain(|(origin, _)| *origin != place.origin);
-        }
+        let heals = self.tripped.iter().any(proven);
+        let held_before = self.held.len();
+        self.held
+            .retain(|(origin, since)| holds(*since, now) && !(heals && *origin == place.origin));
+        let closed = self.held.len() < held_before;
         self.tripped
             .retain(|trip| Some(trip.route) != place.route && holds(trip.since, now));
         for trip in &mut self.tripped {
@@ -170,9 +172,11 @@ impl Breaker {
         closed
     }
 
-    /// Whether an acceptance could prove or clear anything.
+    /// Whether an acceptance could prove, clear or close anything.
     pub(super) fn suspects(&self) -> bool {
-        !self.tripped.is_empty() || self.strikes.iter().any(|strike| strike.place.route.is_some())
+        !self.tripped.is_empty()
+            || !self.held.is_empty()
+            || self.strikes.iter().any(|strike| strike.place.route.is_some())
     }
 }
 
