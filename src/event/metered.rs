@@ -13,8 +13,8 @@ use super::{Event, Observe};
 ///
 /// | name | kind | labels | what |
 /// |---|---|---|---|
-/// | `tower_token_fetches_total` | counter | `cause`, `outcome` | fetches that ended: `renewed`, `discarded`, or the class of the error |
-/// | `tower_token_fetch_seconds` | histogram | `outcome` | how long they took |
+/// | `tower_token_fetches_total` | counter | `cause`, `outcome` | fetches that ended: `renewed`, `discarded`, `aborted` (no answer: it panicked, or its runtime ended), or the class of the error |
+/// | `tower_token_fetch_seconds` | histogram | `outcome` | how long they took, but for those discarded |
 /// | `tower_token_fetches_skipped_total` | counter | `cause`, `reason` | fetches that were wanted and did not begin |
 /// | `tower_token_wait_seconds` | histogram | `ended` | how long callers waited for a token |
 /// | `tower_token_refusals_total` | counter | | tokens that a server refused |
