@@ -150,7 +150,11 @@ impl Skew {
     /// than a year off, which is no clock.
     pub(crate) fn learned(date: SystemTime, sent: (Wall, Instant), arrived: (Wall, Instant)) -> Option<Self> {
         let (wall, mono) = arrived;
-        let seconds = skew(date, sent.0.to_system_time(), wall.to_system_time());
+        let seconds = match skew(date, sent.0.to_system_time(), wall.to_system_time()) {
+            // At least: a slow answer is no clock that is off.
+            ahead if ahead > 0 => seconds_between(wall.to_system_time(), date),
+            behind => behind,
+        };
         let told = !stepped(sent, arrived) && seconds.unsigned_abs() <= A_YEAR.as_secs();
         told.then_some(Self { seconds, wall, mono })
     }
