@@ -105,6 +105,27 @@ async fn what_no_provider_can_bring_is_told_to_each_caller_and_asked_for_once() 
     }
 }
 
+/// A renewal is in the air, and no second fetch beside it: the demand is told all the same.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_asked_for_is_told_to_the_caller() {
+    let tokens = Tokens::new(provider_fn(|_| async {
+        tokio::time::sleep(support::SECOND).await;
+        Ok(support::minted(1))
+    }));
+    let tokens = tokens.unwrap();
+    tokens.get().await.unwrap();
+    let client = TokenLayer::new(&tokens, origins()).layer(Api::answering(|_, _| demanding(STRONGER)));
+    let renewal = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.refresh().await }
+    });
+    support::settle().await;
+    let refusal = send(&client, get()).await.unwrap();
+    assert_eq!(why(&refusal).demand().unwrap().param("max_age"), Some("5"));
+    assert!(why(&refusal).is_transient());
+    renewal.await.unwrap().unwrap();
+}
+
 /// A refusal that is handed on for want of a newer token says why, and the server's answer is otherwise its own.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_is_handed_on_says_why_there_is_no_newer_token() {

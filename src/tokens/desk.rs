@@ -346,7 +346,8 @@ impl Desk {
             Some(air) => (Refusal::Wait(air.flight.join()), None),
             None if before.is_some() || !cleared || !at.runtime || self.phase != Phase::Open || self.air.is_some() => {
                 let answer = before.and_then(|(_, answer)| answer.clone());
-                (Refusal::HandBack(HandedBack::StepUp, answer), None)
+                let answer = answer.unwrap_or_else(|| not_asked(challenge));
+                (Refusal::HandBack(HandedBack::StepUp, Some(answer)), None)
             }
             None => {
                 self.stepped_up = Some((generation, None));
@@ -661,6 +662,13 @@ fn wants_step_up(challenge: &Challenge) -> bool {
         challenge.error(),
         Some("insufficient_user_authentication" | "insufficient_claims")
     )
+}
+
+/// What is told of a demand that no provider was asked to meet: whoever is told can still meet it.
+fn not_asked(challenge: Challenge) -> Error {
+    FetchError::transient("the server demands more than a newer token, and it could not be asked for")
+        .demanded(challenge)
+        .into()
 }
 
 /// While a fetch is in the air, calls with a stale token take the lock this seldom. A landing ends it.
