@@ -140,6 +140,15 @@ async fn a_refusal_that_is_handed_on_says_why_there_is_no_newer_token() {
         (StatusCode::UNAUTHORIZED, "the token is over")
     );
     assert!(why(&refusal).is_reauth_required() && why(&refusal).demand().is_none());
+    // Signed out while the request was on its way.
+    let (tokens, _) = at_once();
+    let theirs = tokens.clone();
+    let api = Api::answering(move |_, _| {
+        theirs.sign_out();
+        support::refusal()
+    });
+    let client = TokenLayer::new(&tokens, origins()).layer(api);
+    assert!(why(&send(&client, get()).await.unwrap()).is_signed_out());
     // Nothing was refused: nothing to say.
     let (tokens, _) = at_once();
     let client = TokenLayer::new(&tokens, origins()).layer(Api::refusing([]));

@@ -215,12 +215,19 @@ impl Desk {
         }
     }
 
+    /// Why there are no fetches at all, if there are none.
+    fn closed(&self) -> Option<Error> {
+        match self.phase {
+            Phase::SignedOut => Some(Error::new(Kind::SignedOut)),
+            Phase::ShutDown => Some(Error::new(Kind::ShutDown)),
+            Phase::Open => None,
+        }
+    }
+
     /// A fetch is wanted whatever the schedule says.
     pub(super) fn request(&mut self, at: Outlook<'_>) -> (Admission, Departure) {
-        match self.phase {
-            Phase::SignedOut => return (Admission::Deny(Error::new(Kind::SignedOut)), None),
-            Phase::ShutDown => return (Admission::Deny(Error::new(Kind::ShutDown)), None),
-            Phase::Open => {}
+        if let Some(closed) = self.closed() {
+            return (Admission::Deny(closed), None);
         }
         if let Some(flight) = self.answering() {
             return (Admission::Wait(flight.join()), None);
@@ -291,7 +298,7 @@ impl Desk {
         at: Outlook<'_>,
     ) -> Refused {
         let Some(current) = self.current.as_ref().map(|current| (current.generation, current.begun)) else {
-            return Refused::to((Refusal::HandBack(HandedBack::NotRenewed, None), None));
+            return Refused::to((Refusal::HandBack(HandedBack::NotRenewed, self.closed()), None));
         };
         if generation < current.0 {
             // Late: the token in place answers, unless its fetch began before the mark.
