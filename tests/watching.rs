@@ -225,3 +225,21 @@ async fn a_refusal_says_why_also_where_the_newer_token_was_lost_at_once() {
         .expect("why there is no newer token");
     assert!(why.is_transient());
 }
+
+// ===== The status =====
+
+#[tokio::test(start_paused = true)]
+async fn the_status_says_how_long_nothing_begins_also_after_a_suspend_and_no_longer() {
+    let clock = Clock::of_tokio();
+    let tokens = Tokens::builder(provider_fn(|_| async { Err(FetchError::terminal("over")) }));
+    let tokens = tokens.clock(clock.clone()).build().unwrap();
+    let waits = || tokens.status().next_fetch_in;
+    assert_eq!(waits(), None);
+    assert!(tokens.get().await.is_err());
+    sleep(60 * SECOND).await;
+    assert_eq!(waits(), Some(9 * 60 * SECOND));
+    clock.step(60);
+    assert_eq!(waits(), Some(8 * 60 * SECOND));
+    clock.step(3600);
+    assert_eq!(waits(), None);
+}

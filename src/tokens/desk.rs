@@ -187,11 +187,22 @@ impl Desk {
             .then(|| current.clone())
     }
 
+    /// What the monotonic clock missed of the backoff.
+    fn missed(&self, at: Outlook<'_>) -> Duration {
+        self.counted
+            .map_or(Duration::ZERO, |then| slept(then, (at.wall, at.mono)))
+    }
+
+    /// How long no fetch begins yet by itself.
+    pub(super) fn pause(&self, at: Outlook<'_>) -> Option<Duration> {
+        let until = self.schedule.in_background().flatten()?;
+        let pause = until.saturating_duration_since(at.mono).saturating_sub(self.missed(at));
+        Some(pause).filter(|pause| !pause.is_zero())
+    }
+
     /// A backoff is over by whichever clock says so first: a suspend is seen by the wall clock alone.
     fn catch_up(&mut self, at: Outlook<'_>) {
-        let time = self
-            .counted
-            .map_or(Duration::ZERO, |then| slept(then, (at.wall, at.mono)));
+        let time = self.missed(at);
         if !time.is_zero() {
             self.schedule.slept(time);
             self.counted = Some((at.wall, at.mono));

@@ -272,11 +272,7 @@ impl Tokens {
             exchanges: desk.exchanges(),
             failures: desk.schedule.failures(),
             last_error,
-            next_fetch_in: desk
-                .schedule
-                .in_background()
-                .flatten()
-                .map(|at| at.saturating_duration_since(outlook.mono)),
+            next_fetch_in: desk.pause(outlook),
             breaker_open: desk.breaker.is_open(outlook.mono),
             skew: desk.skew(outlook),
             fetching: desk.in_air().is_some(),
