@@ -46,7 +46,7 @@ fn check(scenario: fn()) {
 
 /// How many of each scheduler.
 fn schedules() -> usize {
-    std::env::var("TOWER_TOKEN_SCHEDULES").map_or(500, |number| number.parse().expect("a number of schedules"))
+    std::env::var("TOWER_TOKEN_SCHEDULES").map_or(1_000, |number| number.parse().expect("a number of schedules"))
 }
 
 /// Under every schedule: only for what is very small.
