@@ -102,6 +102,22 @@ fn a_life_is_told_once_at_each_pace_where_the_token_before_was_configured_outsid
     });
 }
 
+#[test]
+fn a_life_is_told_also_where_the_runtime_that_fetched_the_token_has_ended() {
+    let watcher = Watcher::at(10 * SECOND);
+    let tokens = Tokens::builder(Configured(|_| Ok(()))).observe(watcher.clone()).build();
+    let tokens = tokens.unwrap();
+    let runtime = || Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime().unwrap().block_on(tokens.refresh()).unwrap();
+    runtime().unwrap().block_on(async {
+        tokens.get().await.unwrap();
+        sleep(11 * SECOND).await;
+        assert_eq!((watcher.lives(), Handle::current().metrics().num_alive_tasks()), (1, 1));
+        sleep(2 * HOUR).await;
+        assert_eq!(tokens.status().state, State::Expired);
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_a_sign_out_nothing_watches_a_life() {
     let watcher = Watcher::at(10 * SECOND);

@@ -588,12 +588,14 @@ impl Desk {
         self.next.take()
     }
 
+    pub(super) fn is_in_place(&self, generation: Generation) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|current| current.generation == generation)
+    }
+
     /// The monotonic clock has reached the end of `generation`.
     pub(super) fn elapse(&mut self, generation: Generation) -> bool {
-        let concerned = self
-            .current
-            .as_ref()
-            .is_some_and(|current| current.generation == generation);
+        let concerned = self.is_in_place(generation);
         self.elapsed |= concerned;
         concerned
     }

@@ -48,8 +48,8 @@ pub(crate) struct Engine {
     pub(super) keeps_alive: bool,
     /// Whether a task is there that does it. Set by whoever starts it, cleared when that task ends.
     pub(super) keeping: AtomicBool,
-    /// The token in place was configured outside of a runtime, and no task watches the monotonic side of its life.
-    /// Written under the desk's lock only.
+    /// The token in place was configured outside of a runtime, or its runtime has ended: no task watches the monotonic
+    /// side of its life. Written under the desk's lock only.
     pub(super) untimed: AtomicBool,
     pub(super) provider: Arc<dyn AnyProvider>,
     pub(super) policy: RefreshPolicy,

@@ -306,11 +306,6 @@ impl Engine {
         }
     }
 
-    fn is_in_place(&self, current: &Current) -> bool {
-        let in_place = self.desk().current.as_ref().map(|current| current.generation);
-        in_place == Some(current.generation)
-    }
-
     fn tell_of_life(&self, current: &Current) {
         self.tell(&Event::Alive {
             generation: current.generation,
@@ -382,6 +377,8 @@ struct Timer {
     published: watch::Receiver<u64>,
     current: Arc<Current>,
     ends: Instant,
+    /// Its end was seen.
+    over: bool,
 }
 
 impl Timer {
@@ -391,6 +388,7 @@ impl Timer {
             published: engine.published.subscribe(),
             current: current.clone(),
             ends: current.required,
+            over: false,
         }
     }
 
@@ -406,21 +404,35 @@ impl Timer {
             }
         };
         let mut replaced = pin!(replaced);
-        let mut over = false;
         loop {
             let next = pace.map(|pace| Instant::now() + pace);
-            let wake = [next, (!over).then_some(self.ends)].into_iter().flatten().min();
+            let wake = [next, (!self.over).then_some(self.ends)].into_iter().flatten().min();
             let Some(wake) = wake else { return };
             if timeout_at(wake, replaced.as_mut()).await.is_ok() {
                 return;
             }
-            let engine = self.engine.upgrade().filter(|engine| engine.is_in_place(&self.current));
+            let engine = self
+                .engine
+                .upgrade()
+                .filter(|engine| engine.desk().is_in_place(self.current.generation));
             let Some(engine) = engine else { return };
-            if !over && wake == self.ends {
-                over = true;
+            if !self.over && wake == self.ends {
+                self.over = true;
                 engine.elapse(self.current.generation);
             }
             engine.tell_of_life(&self.current);
+        }
+    }
+}
+
+/// If its runtime ended before it did, the first call within another one starts it again.
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let Some(engine) = self.engine.upgrade() else { return };
+        let is_done = self.over && engine.observers.pace.is_none();
+        let desk = engine.desk();
+        if !is_done && desk.is_in_place(self.current.generation) {
+            engine.untimed.store(true, Ordering::Relaxed);
         }
     }
 }
