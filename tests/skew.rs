@@ -70,6 +70,8 @@ async fn the_skew_is_learned_to_the_second_or_so_and_small_ones_are_none() {
         let skew = learned(ahead, Duration::ZERO).await.unwrap();
         assert!((skew - ahead).abs() <= 1, "{skew}, not {ahead}");
     }
+    let slowly = learned(9, 25 * SECOND).await.unwrap();
+    assert!((slowly - 9).abs() <= 1, "{slowly}, of which 25 are the answer's");
 }
 
 #[tokio::test(start_paused = true)]

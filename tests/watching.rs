@@ -210,6 +210,7 @@ async fn a_breaker_that_opened_is_told_to_be_closed_when_the_server_accepts_agai
 
 // ===== Refusals that are handed on =====
 
+/// The token that answers the refusal is itself refused before the request that waits is awake, and no other comes.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_says_why_also_where_the_newer_token_was_lost_at_once() {
     let itself: Arc<OnceLock<Tokens>> = Arc::default();
