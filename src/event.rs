@@ -54,7 +54,7 @@ pub enum Event {
     FetchFailed {
         /// Why it was tried.
         cause: Cause,
-        /// What it means, if a provider said it.
+        /// What it means; `None` if it ended without an answer, because it panicked or its runtime ended.
         class: Option<Class>,
         /// What callers are told.
         error: Error,
@@ -156,6 +156,12 @@ pub enum Event {
     SignedOut,
     /// [`Tokens::shutdown`](crate::Tokens::shutdown) was called; no fetch begins from now on.
     ShutDown,
+}
+
+/// The word for why a fetch brought no token, the same in logs and metrics.
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+fn failure(class: Option<Class>) -> &'static str {
+    class.map_or("aborted", Class::as_str)
 }
 
 words! {

@@ -227,9 +227,7 @@ impl Write for Log {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_log_has_stable_words_and_what_a_provider_logs_stands_in_the_span_of_its_fetch() {
-    let log = Log::default();
+fn logged_to(log: &Log) -> tracing::subscriber::DefaultGuard {
     let to = log.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::DEBUG)
@@ -237,7 +235,29 @@ async fn a_log_has_stable_words_and_what_a_provider_logs_stands_in_the_span_of_i
         .without_time()
         .with_ansi(false)
         .finish();
-    let _logged = tracing::subscriber::set_default(subscriber);
+    tracing::subscriber::set_default(subscriber)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_without_an_answer_is_aborted_as_in_the_metrics() {
+    let log = Log::default();
+    let _logged = logged_to(&log);
+    let tokens = Tokens::builder(provider_fn(|_| async { panic!("a provider's own fault") }));
+    let tokens = tokens.observe(Traced::new()).build().unwrap();
+    assert!(tokens.get().await.is_err());
+    settle().await;
+    let failed = "fetch failed tokens=\"\" cause=initial class=\"aborted\"";
+    assert!(
+        log.lines().iter().any(|line| line.contains(failed)),
+        "{:?}",
+        log.lines()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_has_stable_words_and_what_a_provider_logs_stands_in_the_span_of_its_fetch() {
+    let log = Log::default();
+    let _logged = logged_to(&log);
     let tokens = observed(Traced::named("imm"), |_| Ok(())).build().unwrap();
     let client = TokenLayer::new(&tokens, origins()).layer(Api::refusing(["test-1"]));
     support::send(&client, get()).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use super::{Event, Observe};
+use super::{Event, Observe, failure};
 
 /// Counts and times every event with the [`metrics`] facade, through the recorder that the program installed.
 ///
@@ -89,8 +89,7 @@ impl Observe for Metered {
                 self.in_place(generation.get(), *expires_in);
             }
             Event::FetchFailed { cause, class, took, .. } => {
-                let class = class.map_or("aborted", |class| class.as_str());
-                self.fetched(cause.as_str(), class, Some(*took));
+                self.fetched(cause.as_str(), failure(*class), Some(*took));
             }
             Event::Discarded { cause } => self.fetched(cause.as_str(), "discarded", None),
             Event::Skipped { cause, reason } => {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tracing::{Level, Span};
 
-use super::{Event, Observe};
+use super::{Event, Observe, failure};
 use crate::provider::Cause;
 
 /// Tells [`tracing`] of every event, and puts each fetch into a span.
@@ -16,7 +16,7 @@ use crate::provider::Cause;
 /// |---|---|---|
 /// | `fetch began` | DEBUG | `cause` |
 /// | `renewed` | INFO | `generation`, `token`, `cause`, `took_ms`, `expires_in_s`, `waited` (callers) |
-/// | `fetch failed` | WARN | `cause`, `class`, `error`, `took_ms`, `waited` |
+/// | `fetch failed` | WARN | `cause`, `class` (or `aborted`, without an answer), `error`, `took_ms`, `waited` |
 /// | `fetch skipped` | DEBUG | `cause`, `reason` |
 /// | `discarded` | DEBUG | `cause` |
 /// | `warned` | WARN | `generation`, `warning` |
@@ -90,7 +90,7 @@ impl Observe for Traced {
                 took,
                 waited,
             } => {
-                let class = class.map_or("none", |class| class.as_str());
+                let class = failure(*class);
                 told!(self, WARN, "fetch failed", %cause, class, %error, took_ms = millis(*took), waited);
             }
             Event::Skipped { cause, reason } => told!(self, DEBUG, "fetch skipped", %cause, %reason),
