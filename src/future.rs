@@ -360,7 +360,7 @@ where
         match (paused, landed) {
             (None, _) => Step::Done(Err(spent())),
             (Some(paused), Landed::Published | Landed::Superseded) => self.again(paused),
-            (Some(paused), Landed::Failed(error)) => self.tokenless(paused, HandedBack::NotRenewed, error),
+            (Some(paused), Landed::Failed(error)) => self.tokenless(paused.refusal, HandedBack::NotRenewed, error),
         }
     }
 
@@ -394,7 +394,7 @@ where
             (Some(paused), Landed::Published | Landed::Superseded) => self.readying(paused, false),
             (Some(paused), Landed::Failed(error)) => match self.core().engine().last_resort() {
                 Some(_) => self.readying(paused, true),
-                None => self.tokenless(paused, HandedBack::NotRenewed, error),
+                None => self.tokenless(paused.refusal, HandedBack::NotRenewed, error),
             },
         }
     }
@@ -452,21 +452,22 @@ where
                     landing,
                 })
             }
-            Boarding::Denied(error) => self.tokenless(paused, HandedBack::NotReady, error),
+            Boarding::Denied(error) => self.tokenless(paused.refusal, HandedBack::NotReady, error),
         }
     }
 
     /// There is no token to go out with. A refusal that is handed on says why.
     fn tokenless(
         self,
-        mut paused: PausedOf<S, R, C, B, ResBody>,
+        refusal: Option<Response<C::Body>>,
         reason: HandedBack,
         error: Error,
     ) -> StepOf<S, R, C, B, ResBody> {
-        if let Some(refusal) = &mut paused.refusal {
+        let refusal = refusal.map(|mut refusal| {
             refusal.extensions_mut().insert(error.clone());
-        }
-        self.give_up(paused.refusal, reason, error)
+            refusal
+        });
+        self.give_up(refusal, reason, error)
     }
 
     /// No second attempt: a refused request gets the server's own answer, any other the error.
