@@ -1,6 +1,7 @@
 //! What the fuzz targets assert, on the corpora that they begin with. See `fuzz/README.md`.
 
 #![cfg(all(feature = "testkit", feature = "config"))]
+#![allow(clippy::expect_used)]
 
 #[path = "../fuzz/properties/mod.rs"]
 mod properties;
