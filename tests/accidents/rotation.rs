@@ -67,7 +67,7 @@ fn lost() -> [Fault; 3] {
 #[tokio::test(start_paused = true)]
 async fn t23_a_lost_answer_is_no_reason_to_present_a_refresh_token_again() {
     for fault in lost() {
-        let (issuer, samples) = calls_after(&[fault.clone()], IfLost::NeverReplay, 60).await;
+        let (issuer, samples) = calls_after(std::slice::from_ref(&fault), IfLost::NeverReplay, 60).await;
         for sample in &samples {
             let error = ours(&sample.outcome);
             assert_eq!(error.class(), Some(Class::Ambiguous), "{fault:?}: {error}");
@@ -89,7 +89,7 @@ async fn t23_by_default_a_lost_answer_is_asked_for_once_more_and_then_for_a_pers
         errors.all(|error| error.is_reauth_required() && error.class() == Some(class))
     };
     for fault in lost() {
-        let (issuer, samples) = calls_after(&[fault.clone()], IfLost::ReplayOnce, 9).await;
+        let (issuer, samples) = calls_after(std::slice::from_ref(&fault), IfLost::ReplayOnce, 9).await;
         assert!(is_for_a_person(&samples, Class::Terminal), "{fault:?}");
         let counts = issuer.counts();
         assert_eq!((counts.token_requests, counts.presented_twice), (1 + 2, 1), "{fault:?}");
