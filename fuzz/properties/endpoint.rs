@@ -7,7 +7,7 @@ use tower_token::config::{self, TokenConfig};
 use tower_token::{Endpoint, Error, RefreshPolicy};
 
 use super::issuer::{Answer, split};
-use super::outcome::{CANARY, Fetching, clock, in_paused_time};
+use super::outcome::{CANARY, Fetching, SECRETS, clock, in_paused_time};
 
 /// Documents that are right, by the name that stands for them, so that answers are tried on all that one may say.
 const DOCUMENTS: [(&[u8], &str); 3] = [
@@ -28,7 +28,8 @@ pub(crate) fn hold(input: &[u8]) {
     };
     is_read_or_refused(document);
     match Endpoint::from_json(document) {
-        Ok(endpoint) => answers(endpoint, answer),
+        // Nobody knows the secrets of the others.
+        Ok(endpoint) => answers(endpoint, answer, if known.is_some() { &SECRETS[..1] } else { &[] }),
         Err(error) => {
             assert!(known.is_none(), "{error}");
             is_of_the_configuration(&error, document);
@@ -48,12 +49,12 @@ fn is_read_or_refused(document: &str) {
     }
 }
 
-fn answers(endpoint: Endpoint, answer: &[u8]) {
+fn answers(endpoint: Endpoint, answer: &[u8], secrets: &'static [&'static str]) {
     let endpoint = endpoint.client(Answer::read(answer).client());
     in_paused_time(async {
         // Its secrets are found when it is built, what else is wrong with it now.
         match Fetching::of(endpoint, RefreshPolicy::default(), clock(0)) {
-            Ok(fetching) => fetching.end_well().await,
+            Ok(fetching) => fetching.with(secrets).end_well().await,
             Err(error) => assert!(error.is_config()),
         }
     });

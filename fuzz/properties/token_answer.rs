@@ -19,7 +19,7 @@ pub(crate) fn hold(answer: &[u8]) {
             .client(answer.clone().client());
         in_paused_time(async {
             let fetching = Fetching::of(grant, RefreshPolicy::default(), clock(0));
-            fetching.expect("is configured").end_well().await;
+            fetching.expect("is configured").with(&SECRETS).end_well().await;
         });
     }
     let grant = ClientCredentialsGrant::new(TOKEN_URL, "my-app")
@@ -27,6 +27,6 @@ pub(crate) fn hold(answer: &[u8]) {
         .client(answer.client());
     in_paused_time(async {
         let fetching = Fetching::of(grant, RefreshPolicy::default(), clock(0));
-        fetching.expect("is configured").end_well().await;
+        fetching.expect("is configured").with(&SECRETS[..1]).end_well().await;
     });
 }
