@@ -314,6 +314,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn origins_open_and_close_each_for_itself() {
+        let mut breaker = Breaker::default();
+        let rule = |breaker: &mut Breaker, place, nth, accepted| {
+            breaker.rule(place, Generation::nth(nth), accepted, Instant::now())
+        };
+        for place in [HERE, ANOTHER_ORIGIN] {
+            assert_eq!(rule(&mut breaker, place, 1, false), Ruling::Fetch { closed: false });
+            assert_eq!(rule(&mut breaker, place, 2, false), Ruling::Hold { opened: true });
+            assert!(breaker.is_open(Instant::now()));
+        }
+        assert_eq!(rule(&mut breaker, HERE, 2, false), Ruling::Hold { opened: false });
+        breaker.trips(7, 1);
+        breaker.accepts(1, ELSEWHERE);
+        assert!(breaker.accepts(1, HERE));
+        assert_eq!(rule(&mut breaker, HERE, 2, true), Ruling::Fetch { closed: false });
+        let other = rule(&mut breaker, ANOTHER_ORIGIN, 2, false);
+        assert_eq!(other, Ruling::Hold { opened: false });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_acceptance_closes_only_where_a_route_was_proven_broken() {
+        let mut breaker = Breaker::default();
+        assert!(breaker.pays(1, false) && !breaker.pays(2, false));
+        assert!(!breaker.accepts(2, HERE), "held for untried tokens, not for a route");
+        breaker.trips(7, 1);
+        assert!(!breaker.accepts(1, HERE), "nothing was proven against it");
+        breaker.trips(7, 1);
+        assert!(!breaker.accepts(1, ELSEWHERE), "another route; that is the proof");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn routes_are_held_each_for_itself_and_for_a_minute() {
         let mut breaker = Breaker::default();
         breaker.trips(7, 1);

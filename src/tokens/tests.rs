@@ -1,6 +1,7 @@
 //! The engine alone, in virtual time, with providers that count.
 
 mod accidents;
+mod edges;
 mod exchanges;
 mod found;
 mod initial;
@@ -9,6 +10,7 @@ mod keeper;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, advance, sleep};
 
 use super::*;
@@ -73,6 +75,15 @@ fn minted(nth: usize, life: Duration) -> Result<Token, FetchError> {
 fn accepted(tokens: &Tokens, token: &Token) {
     let place = || Place { origin: 1, route: None };
     tokens.engine().accept(token.generation().unwrap(), place);
+}
+
+/// One that nobody is inside of yet.
+fn runtime() -> Runtime {
+    Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
 }
 
 async fn settle() {
@@ -317,13 +328,8 @@ fn a_runtime_that_ends_in_the_middle_strands_nobody() {
         (tokens, issuer)
     };
     assert!(!tokens.status().fetching);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
     assert_eq!(
-        runtime.block_on(tokens.get()).unwrap().secret(),
+        runtime().block_on(tokens.get()).unwrap().secret(),
         format!("test-{}", issuer.fetches())
     );
 }

@@ -227,12 +227,12 @@ async fn replay_within_ends_when_its_time_is_over() {
     assert!(times.iter().all(|at| *at <= 10), "{times:?}");
 }
 
-fn challenge(error: &str) -> Challenge {
+pub(super) fn challenge(error: &str) -> Challenge {
     let mut headers = http::HeaderMap::new();
     headers.insert("www-authenticate", format!("Bearer error=\"{error}\"").parse().unwrap());
     Challenge::parse_all(&headers).remove(0)
 }
-const PLACE: Place = Place { origin: 1, route: None };
+pub(super) const PLACE: Place = Place { origin: 1, route: None };
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_step_up_is_a_presentation() {

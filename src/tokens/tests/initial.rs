@@ -166,11 +166,7 @@ async fn a_configured_token_is_not_put_back_in_place_after_a_sign_out() {
 /// Only the wall clock saw its end, and a step back made a dead token go out.
 #[test]
 fn a_token_configured_outside_of_a_runtime_ends_by_either_clock_too() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let clock = runtime.block_on(async { Clock::of_tokio() });
     let (builder, asked) = builder(|_| configured(HOUR));
     let tokens = builder.clock(clock.clone()).build().unwrap();

@@ -2,7 +2,7 @@
 
 use super::*;
 use serde_json::json;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::Handle;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -12,14 +12,6 @@ fn kept(builder: TokensBuilder) -> TokensBuilder {
 
 fn minting() -> (Tokens, Arc<Issuer>) {
     tokens_of(|nth| (SECOND, minted(nth, HOUR)), kept)
-}
-
-fn runtime() -> Runtime {
-    Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap()
 }
 
 fn causes(issuer: &Issuer) -> Vec<Cause> {
