@@ -147,7 +147,7 @@ pub enum Event {
     Alive {
         /// Its number.
         generation: Generation,
-        /// Zero once it is dead.
+        /// Zero once it is dead, or forgotten with nothing in its place.
         expires_in: Duration,
     },
     /// A credential was [installed](crate::Tokens::install); the token in place, if there was one, is forgotten.

@@ -201,8 +201,12 @@ impl RefreshPolicy {
         });
         let due = renew_by.map(|deadline| ahead.filter(|_| deadline <= dies).unwrap_or(deadline));
         let hinted = match hint {
-            // Later than that there would be no time to renew it in the background.
-            Some(hint) if self.refresh_before.is_none() => hint.min(required.before(MINUTE.min(life / 8))),
+            Some(hint) if self.refresh_before.is_none() => {
+                // Later than that there would be no time to renew it in the background.
+                let hint = hint.min(required.before(MINUTE.min(life / 8)));
+                // A fleet was given the same hint.
+                hint.before(jitter).max(hint.before(now.until(hint) / 2))
+            }
             Some(hint) => hint.min(planned),
             None => planned,
         };
@@ -313,7 +317,11 @@ mod tests {
     fn the_issuers_hint_wins() {
         let now = Wall::of(SystemTime::now());
         let hint = now.after(Duration::from_secs(10));
-        let plan = RefreshPolicy::default().plan((now, now, now.after(Duration::from_secs(3600))), Some(hint), None);
+        let plan = RefreshPolicy::default().jitter(0.0).plan(
+            (now, now, now.after(Duration::from_secs(3600))),
+            Some(hint),
+            None,
+        );
         assert_eq!(plan.stale, hint);
     }
 
@@ -331,6 +339,13 @@ mod tests {
         );
         assert_eq!(stale(default().refresh_before(10 * MINUTE), minutes(55)), minutes(50));
         assert_eq!(stale(default().refresh_before(10 * MINUTE), minutes(20)), minutes(20));
+        for _ in 0..200 {
+            let spread = stale(RefreshPolicy::default(), minutes(50));
+            assert!(
+                spread <= minutes(50) && spread >= minutes(44),
+                "a tenth of the life earlier at most"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 mod support;
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -319,17 +319,17 @@ fn seconds(value: &DebugValue) -> Vec<f64> {
     }
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    let mut paused = tokio::runtime::Builder::new_current_thread();
+    paused.enable_time().start_paused(true).build().unwrap()
+}
+
 #[test]
 fn fetches_and_waits_are_counted_and_timed_and_the_gauge_runs_down() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        runtime().block_on(async {
             let tokens = observed(Metered::named("imm"), |_| Ok(())).build().unwrap();
             let client = TokenLayer::new(&tokens, origins()).layer(Api::refusing(["test-1"]));
             support::send(&client, get()).await.unwrap();
@@ -346,7 +346,6 @@ fn fetches_and_waits_are_counted_and_timed_and_the_gauge_runs_down() {
             assert_eq!(of("tower_token_fetch_seconds{tokens=imm,outcome=renewed}"), [1.0, 1.0]);
             assert_eq!(of("tower_token_wait_seconds{tokens=imm,ended=renewed}"), [1.0, 1.0]);
             assert_eq!(of("tower_token_seconds_to_expiry{tokens=imm}"), [3599.0]);
-            assert_eq!(of("tower_token_generation{tokens=imm}"), [2.0]);
             // Without traffic, also past its death.
             for expected in [(60, 3539.0), (3500, 39.0), (100, 0.0)] {
                 sleep(SECOND * expected.0).await;
@@ -357,8 +356,30 @@ fn fetches_and_waits_are_counted_and_timed_and_the_gauge_runs_down() {
                 assert!((left[0] - expected.1).abs() <= 15.0, "{left:?}, not {}", expected.1);
             }
             tokens.sign_out();
+        });
+    });
+}
+
+/// Signed out between the landing and its being told, a token was alive in the gauge for as long as the program ran.
+#[test]
+fn a_token_that_is_signed_out_while_it_is_told_does_not_stay_in_the_gauge() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        runtime().block_on(async {
+            let itself: Arc<OnceLock<Tokens>> = Arc::default();
+            let theirs = itself.clone();
+            let leaves = move |event: &Event| {
+                if let Event::Renewed { .. } = event {
+                    theirs.get().unwrap().sign_out();
+                }
+            };
+            let tokens = observed(leaves, |_| Ok(())).observe(Metered::new()).build().unwrap();
+            itself.set(tokens.clone()).unwrap();
+            assert!(tokens.get().await.is_err());
+            sleep(60 * SECOND).await;
             let values = recorded(&snapshotter);
-            assert_eq!(seconds(value(&values, "tower_token_generation{tokens=imm}")), [0.0]);
+            assert_eq!(seconds(value(&values, "tower_token_seconds_to_expiry{tokens=}")), [0.0]);
         });
     });
 }

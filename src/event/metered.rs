@@ -25,7 +25,6 @@ use super::{Event, Observe, failure};
 /// | `tower_token_breaker_opened_total` | counter | | times that it opened |
 /// | `tower_token_warnings_total` | counter | `warning` | answers of the issuer that left something out |
 /// | `tower_token_seconds_to_expiry` | gauge | | what is left of the token's life, zero without one; every 15 s |
-/// | `tower_token_generation` | gauge | | the number of the token in place, zero without one |
 #[derive(Clone, Debug)]
 pub struct Metered {
     tokens: Cow<'static, str>,
@@ -62,10 +61,8 @@ impl Metered {
         counter!(name, self.labels(labels)).increment(1);
     }
 
-    fn in_place(&self, generation: u64, expires_in: Duration) {
+    fn lives(&self, expires_in: Duration) {
         gauge!(SECONDS_TO_EXPIRY, self.labels([])).set(expires_in);
-        // Exact up to 2^53 renewals.
-        gauge!(GENERATION, self.labels([])).set(generation as f64);
     }
 }
 
@@ -79,14 +76,13 @@ impl Observe for Metered {
     fn observe(&self, event: &Event) {
         match event {
             Event::Renewed {
-                generation,
                 cause,
                 took,
                 expires_in,
                 ..
             } => {
                 self.fetched(cause.as_str(), "renewed", Some(*took));
-                self.in_place(generation.get(), *expires_in);
+                self.lives(*expires_in);
             }
             Event::FetchFailed { cause, class, took, .. } => {
                 self.fetched(cause.as_str(), failure(*class), Some(*took));
@@ -105,8 +101,8 @@ impl Observe for Metered {
             Event::BreakerHeld { .. } => self.count(BREAKER_HELD, []),
             Event::BreakerOpened { .. } => self.count(BREAKER_OPENED, []),
             Event::Warned { warning, .. } => self.count(WARNINGS, [("warning", warning.as_str())]),
-            Event::Alive { generation, expires_in } => self.in_place(generation.get(), *expires_in),
-            Event::Installed | Event::SignedOut => self.in_place(0, Duration::ZERO),
+            Event::Alive { expires_in, .. } => self.lives(*expires_in),
+            Event::Installed | Event::SignedOut => self.lives(Duration::ZERO),
             Event::FetchBegan { .. } | Event::BreakerClosed { .. } | Event::ShutDown => {}
         }
     }
@@ -131,7 +127,6 @@ const BREAKER_HELD: &str = "tower_token_breaker_held_total";
 const BREAKER_OPENED: &str = "tower_token_breaker_opened_total";
 const WARNINGS: &str = "tower_token_warnings_total";
 const SECONDS_TO_EXPIRY: &str = "tower_token_seconds_to_expiry";
-const GENERATION: &str = "tower_token_generation";
 
 fn describe() {
     let counters = [
@@ -151,5 +146,4 @@ fn describe() {
     describe_histogram!(FETCH_SECONDS, Unit::Seconds, "How long a fetch took");
     describe_histogram!(WAIT_SECONDS, Unit::Seconds, "How long a caller waited for a token");
     describe_gauge!(SECONDS_TO_EXPIRY, Unit::Seconds, "What is left of the token's life");
-    describe_gauge!(GENERATION, Unit::Count, "The number of the token in place");
 }

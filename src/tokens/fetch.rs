@@ -20,7 +20,7 @@ use crate::clock::{A_YEAR, Skew, Wall};
 use crate::error::{Class, Error, FetchError};
 use crate::event::Event;
 use crate::provider::{FetchContext, IfLost, MOST};
-use crate::token::{Expiry, Token, Warning};
+use crate::token::{Expiry, Generation, Token, Warning};
 
 /// Flies `flight`, and whatever was waiting for the air to be free.
 ///
@@ -313,6 +313,17 @@ impl Engine {
         });
     }
 
+    /// A sign-out may have been told before the token that it came after.
+    fn tell_of_absence(&self, generation: Generation) {
+        let nothing = self.desk().current.is_none();
+        if nothing {
+            self.tell(&Event::Alive {
+                generation,
+                expires_in: Duration::ZERO,
+            });
+        }
+    }
+
     fn warn_of(&self, current: &Current) {
         let generation = current.generation;
         for &warning in current.token.warnings() {
@@ -411,11 +422,11 @@ impl Timer {
             if timeout_at(wake, replaced.as_mut()).await.is_ok() {
                 return;
             }
-            let engine = self
-                .engine
-                .upgrade()
-                .filter(|engine| engine.desk().is_in_place(self.current.generation));
-            let Some(engine) = engine else { return };
+            let Some(engine) = self.engine.upgrade() else { return };
+            if !engine.desk().is_in_place(self.current.generation) {
+                engine.tell_of_absence(self.current.generation);
+                return;
+            }
             if !self.over && wake == self.ends {
                 self.over = true;
                 engine.elapse(self.current.generation);

@@ -21,7 +21,7 @@ pub(crate) fn judge(record: &[(At, Happened)], if_lost: IfLost) -> Result<(), St
             let from = nth.saturating_sub(40);
             let lines = record[from..=nth].iter().map(|(at, happened)| {
                 let (mono, wall) = (
-                    at.mono.as_secs_f64(),
+                    (at.mono - record[0].0.mono).as_secs_f64(),
                     at.wall.as_secs_f64() - record[0].0.wall.as_secs_f64(),
                 );
                 format!("  {mono:>12.3} {wall:>12.3}  {happened:?}\n")
@@ -294,7 +294,7 @@ impl Model {
             .flat_map(|attempt| attempt.ended(self.now.mono))
             .collect();
         let next = attempts.iter().map(|attempt| match self.lost {
-            1.. if gives_up => Setback::never(self.now),
+            1.. if gives_up => attempt.gave_up(self.now),
             1.. if lost => attempt.failed_ambiguously(self.now),
             doubt => attempt.failed(class, self.now, brought, doubt > 0),
         });

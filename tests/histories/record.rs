@@ -9,11 +9,14 @@ use tower_token::{Class, Clock, Error, Status};
 /// An instant by both clocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct At {
-    /// Since the history began.
+    /// Since long before the history began, so that what a suspend shortens still has a beginning.
     pub(crate) mono: Duration,
     /// Since the Unix epoch.
     pub(crate) wall: Duration,
 }
+
+/// Longer than all the steps of a history together.
+pub(crate) const LONG_AGO: Duration = Duration::from_secs(1000 * 24 * 3600);
 
 /// Who waits: a `get()`, a `refresh()` or a request through the layer.
 pub(crate) type Caller = usize;
@@ -119,7 +122,7 @@ impl Record {
 
     pub(crate) fn now(&self) -> At {
         At {
-            mono: self.began.elapsed(),
+            mono: LONG_AGO + self.began.elapsed(),
             wall: self.clock.now().duration_since(UNIX_EPOCH).unwrap(),
         }
     }

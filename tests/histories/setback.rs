@@ -151,6 +151,15 @@ impl Attempt {
         }
     }
 
+    /// The same where the policy gives up on a credential that may be spent.
+    pub(crate) fn gave_up(&self, now: At) -> Setback {
+        Setback {
+            least: Duration::MAX,
+            most: None,
+            ..self.failed_ambiguously(now)
+        }
+    }
+
     fn failures(&self, kind: Kind) -> u32 {
         match &self.after {
             Some(before) if (before.kind == Kind::Verdict) == (kind == Kind::Verdict) => {
@@ -162,19 +171,6 @@ impl Attempt {
 }
 
 impl Setback {
-    /// The policy gives up on a credential that may be spent.
-    pub(crate) fn never(now: At) -> Self {
-        Self {
-            kind: Kind::Ambiguous,
-            failures: 1,
-            at: now.mono,
-            counted: now,
-            least: Duration::MAX,
-            most: None,
-            probes: false,
-        }
-    }
-
     /// What becomes of it if somebody looks now: a suspend, which only the wall clock sees, is waited for once.
     pub(crate) fn slept(&self, now: At) -> Option<Self> {
         let seen = self.counted.wall + (now.mono - self.counted.mono);
