@@ -8,7 +8,7 @@ use crate::event::Skipped;
 use serde_json::json;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
-const HALF_A_MINUTE: Duration = Duration::from_secs(30);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What was told, and a builder that writes it down.
 #[derive(Clone, Default)]
@@ -83,7 +83,7 @@ async fn a_call_with_a_stale_token_learns_until_when_it_is_useless_to_ask() {
     let throttled = |_| Err(FetchError::throttled(Some(10 * SECOND), "429"));
     let (tokens, issuer) = tokens_of(first_of(HOUR, throttled), |b| b);
     tokens.get().await.unwrap();
-    advance(50 * 60 * SECOND).await;
+    advance(50 * MINUTE).await;
     tokens.get().await.unwrap();
     let engine = tokens.engine();
     let asked = || {
@@ -112,7 +112,7 @@ async fn what_only_a_new_credential_helps_is_not_asked_for_again() {
     let lost = |_| Err(FetchError::transient("reset").lost());
     let (tokens, _) = tokens_if_lost(first_of(HOUR, lost), IfLost::NeverReplay, |b| b);
     tokens.get().await.unwrap();
-    advance(50 * 60 * SECOND).await;
+    advance(50 * MINUTE).await;
     tokens.get().await.unwrap();
     sleep(2 * SECOND).await;
     let engine = tokens.engine();
@@ -127,7 +127,7 @@ async fn calls_in_a_backoff_are_told_of_once_and_not_each() {
         told.observing(b)
     });
     tokens.get().await.unwrap();
-    advance(50 * 60 * SECOND).await;
+    advance(50 * MINUTE).await;
     tokens.get().await.unwrap();
     sleep(2 * SECOND).await;
     for _ in 0..100 {
@@ -156,7 +156,7 @@ async fn a_stale_token_is_not_renewed_after_a_shutdown() {
     let (tokens, issuer) = tokens_of(|nth| (SECOND, minted(nth, HOUR)), |b| b);
     tokens.get().await.unwrap();
     tokens.shutdown().await;
-    advance(50 * 60 * SECOND).await;
+    advance(50 * MINUTE).await;
     assert_eq!(tokens.get().await.unwrap().secret(), "test-1");
     sleep(10 * SECOND).await;
     assert_eq!(issuer.fetches(), 1);
@@ -182,7 +182,7 @@ async fn a_late_refusal_does_not_wait_for_a_renewal_of_the_newer_token() {
     accepted(&tokens, &first);
     tokens.invalidate(&first);
     tokens.get().await.unwrap();
-    advance(HALF_A_MINUTE + SECOND).await;
+    advance(MINUTE / 2 + SECOND).await;
     assert_eq!(tokens.get().await.unwrap().secret(), "test-2");
     settle().await;
     assert_eq!(issuer.fetches(), 3, "the renewal is in the air");
@@ -197,7 +197,7 @@ async fn a_refusal_the_breaker_holds_does_not_wait_for_an_early_renewal() {
     accepted(&tokens, &first);
     assert!(matches!(refuse(&tokens, &first, Challenge::none()), Refusal::Wait(_)));
     let second = tokens.get().await.unwrap();
-    advance(HALF_A_MINUTE + SECOND).await;
+    advance(MINUTE / 2 + SECOND).await;
     tokens.get().await.unwrap();
     settle().await;
     assert_eq!(issuer.fetches(), 3, "the renewal is in the air");
@@ -306,7 +306,7 @@ async fn a_panic_answers_who_wanted_to_go_up_next_as_well() {
 async fn chained(tokens: &Tokens) -> Vec<tokio::task::JoinHandle<Landed>> {
     let first = tokens.get().await.unwrap();
     accepted(tokens, &first);
-    advance(HALF_A_MINUTE + SECOND).await;
+    advance(MINUTE / 2 + SECOND).await;
     tokens.get().await.unwrap();
     settle().await;
     let waits = (0..2).map(|_| match refuse(tokens, &first, Challenge::none()) {
@@ -339,4 +339,92 @@ async fn what_is_presented_again_in_a_minute_is_not_over() {
         let error = tokens.get().await.unwrap_err();
         assert_eq!((error.class(), tokens.status().state), (Some(Class::Ambiguous), state));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_is_to_give_up_before_the_engine_does() {
+    let provider = provider_fn(|context: FetchContext| async move {
+        assert_eq!(context.timeout(), Duration::from_millis(29_700));
+        minted(1, HOUR)
+    });
+    Tokens::new(provider).unwrap().get().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_on_the_second_presentation_ends_the_doubt_about_the_first() {
+    let answer = |nth| match nth {
+        1 => (SECOND, Err(FetchError::transient("reset").lost())),
+        _ => (SECOND, Err(FetchError::terminal("over"))),
+    };
+    let (tokens, issuer) = tokens_of(answer, |b| b);
+    let error = tokens.get().await.unwrap_err();
+    assert_eq!((error.class(), issuer.fetches()), (Some(Class::Terminal), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_names_what_was_demanded_only_if_somebody_has_to_bring_it() {
+    let failures: [fn() -> FetchError; 2] = [
+        || FetchError::needs_interaction("a second factor"),
+        || FetchError::transient("down"),
+    ];
+    for (failure, named) in failures.into_iter().zip([true, false]) {
+        let (tokens, _) = tokens_of(first_of(HOUR, move |_| Err(failure())), |b| b);
+        let first = tokens.get().await.unwrap();
+        let Refusal::Wait(landing) = refuse(&tokens, &first, challenge("insufficient_claims")) else {
+            panic!("a step-up that asks nobody")
+        };
+        let Landed::Failed(error) = landing.await else {
+            panic!("a token")
+        };
+        assert_eq!(error.demand().is_some(), named, "{error}");
+    }
+}
+
+/// An observer that wants to be told how long the token lives.
+struct Paced(Told);
+
+impl Observe for Paced {
+    fn observe(&self, event: &Event) {
+        self.0.0.lock().unwrap().push(event.clone());
+    }
+
+    fn pace(&self) -> Option<Duration> {
+        Some(10 * MINUTE)
+    }
+}
+
+/// How many minutes each was told that it lives.
+fn lives(told: &Told) -> Vec<u64> {
+    let life = |event: &Event| match event {
+        Event::Alive { expires_in, .. } => Some(expires_in.as_secs() / 60),
+        _ => None,
+    };
+    told.0.lock().unwrap().iter().filter_map(life).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_to_know_is_told_how_long_the_token_in_place_lives() {
+    let told = Told::default();
+    let (tokens, _) = tokens_of(
+        |nth| (Duration::ZERO, minted(nth, HOUR)),
+        |b| b.observe(Paced(told.clone())),
+    );
+    tokens.get().await.unwrap();
+    sleep(31 * MINUTE).await;
+    assert_eq!((tokens.status().state, lives(&told)), (State::Fresh, vec![50, 40, 30]));
+    // At its end for the engine, a minute before its death, and after it.
+    sleep(40 * MINUTE).await;
+    assert_eq!(lives(&told), [50, 40, 30, 20, 10, 1, 0]);
+    tokens.get().await.unwrap();
+    sleep(11 * MINUTE).await;
+    assert_eq!(lives(&told)[7..], [50], "of the one in place, and of no other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_want_to_know_is_not_told() {
+    let told = Told::default();
+    let (tokens, _) = tokens_of(first_of(HOUR, down), |b| told.observing(b));
+    tokens.get().await.unwrap();
+    sleep(2 * HOUR).await;
+    assert!(lives(&told).is_empty());
 }
