@@ -1,7 +1,7 @@
 //! The decisions, all under one lock: whether a token is needed, who fetches it, which fetch answers whom.
 //!
-//! Time here is logical as well as real. Every refusal and every beginning of a fetch takes the next
-//! *tick*, so that "a fetch begun at or after the mark" is a comparison of two numbers. Nothing in
+//! Time here is logical as well as real. Every refusal that marks a token takes the next *tick*, and a fetch begins
+//! at the last one, so that "a fetch begun at or after the mark" is a comparison of two numbers. Nothing in
 //! this file waits, wakes, spawns or calls out: the engine does that after the lock is given back.
 
 use std::sync::Arc;
@@ -424,11 +424,11 @@ impl Desk {
     }
 
     /// A flight that answers a refusal of the token in place, and that will land whatever becomes of it:
-    /// not begun yet, or begun because of an earlier refusal.
+    /// not begun yet, or begun because of an earlier refusal. A fence took that token, so none stands between.
     fn ahead(&self) -> Option<&Arc<Flight>> {
         let air = self.air.as_ref().filter(|air| {
             let recent = air.begun.is_none() || air.flight.cause == Cause::Refused;
-            air.flight.fence == self.fence && recent && !air.flight.step_up
+            recent && !air.flight.step_up
         });
         air.map(|air| &air.flight).or(self.next.as_ref())
     }
@@ -459,11 +459,9 @@ impl Desk {
 
     /// The fetch goes out now.
     pub(super) fn begin(&mut self, now: Instant) {
-        self.tick += 1;
         self.fetches += 1;
-        let tick = self.tick;
         if let Some(air) = &mut self.air {
-            air.begun = Some((tick, now));
+            air.begun = Some((self.tick, now));
         }
     }
 
