@@ -6,6 +6,7 @@ mod exchanges;
 mod found;
 mod initial;
 mod keeper;
+mod told;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -2,6 +2,7 @@
 
 use super::accidents::{PLACE, challenge};
 use super::desk::{Outlook, Upkeep};
+use super::told::Told;
 use super::*;
 use crate::clock::A_YEAR;
 use crate::event::Skipped;
@@ -9,30 +10,6 @@ use serde_json::json;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// What was told, and a builder that writes it down.
-#[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<Event>>>);
-
-impl Told {
-    fn observing(&self, builder: TokensBuilder) -> TokensBuilder {
-        let log = self.0.clone();
-        builder.observe(move |event: &Event| log.lock().unwrap().push(event.clone()))
-    }
-
-    fn count(&self, of: impl Fn(&Event) -> bool) -> usize {
-        self.0.lock().unwrap().iter().filter(|event| of(event)).count()
-    }
-
-    /// How many waited for each fetch that failed.
-    fn waited_in_vain(&self) -> Vec<usize> {
-        let waited = |event: &Event| match event {
-            Event::FetchFailed { waited, .. } => Some(*waited),
-            _ => None,
-        };
-        self.0.lock().unwrap().iter().filter_map(waited).collect()
-    }
-}
 
 fn refuse(tokens: &Tokens, token: &Token, challenge: Challenge) -> Refusal {
     tokens.engine().refuse(token.generation().unwrap(), PLACE, challenge)
