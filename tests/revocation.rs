@@ -210,6 +210,21 @@ async fn an_outage_is_asked_about_six_times_in_the_first_minute_and_by_probes_af
     assert!(asked[1..].iter().all(|asked| *asked <= 1 + 2), "{asked:?}");
 }
 
+/// I11. One that says "in 7 s" each time is heard, but not asked every 7 s for ever.
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_throttles_on_and_on_is_asked_six_times_in_the_first_minute_and_once_a_minute_after_it() {
+    for (status, seconds) in [(429, 7), (503, 7), (429, 1)] {
+        let issuer = Issuer::new();
+        issuer.fault_always(Some(Fault::RetryAfter { status, seconds }));
+        let api = Api::new(&issuer);
+        let connect = |issuer: &Issuer| client(&tokens(refresh_grant(issuer)), &api);
+        let asked = asked_by_the_minute(connect, &issuer, 10).await;
+        println!("{status}, Retry-After: {seconds}: {asked:?}");
+        assert!(asked[0] <= 6, "{asked:?}");
+        assert!(asked[1..].iter().all(|asked| *asked <= 1), "{asked:?}");
+    }
+}
+
 async fn nobody_asks_within_retry_after(code: u16) {
     let issuer = Issuer::new();
     issuer.fault_always(Some(Fault::RetryAfter {

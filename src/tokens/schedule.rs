@@ -1,8 +1,8 @@
 //! When the next fetch may begin: what failures, refusals and repeated tokens leave behind.
 //!
 //! After a transient failure the gaps are 1 s, 2 s, 4 s ... up to 120 s, each with up to 20 % on top,
-//! and at least 60 s from the seventh attempt on. A request that would otherwise fail may probe once
-//! per 30 s in between. A verdict of the issuer is probed after 10 minutes, doubling to 1 hour.
+//! and at least 60 s from the seventh attempt on; `Retry-After` lengthens a gap, and shortens none of the
+//! latter. A request that would otherwise fail may probe once per 30 s in between. A verdict of the issuer is probed after 10 minutes, doubling to 1 hour.
 
 use std::time::Duration;
 
@@ -149,7 +149,7 @@ impl Schedule {
             // `Retry-After: 0`, again and again, would be a storm.
             Class::Throttled {
                 retry_after: Some(wait),
-            } if wait >= LEAST_THROTTLE => wait.min(LONGEST_THROTTLE),
+            } if wait >= LEAST_THROTTLE => wait.min(LONGEST_THROTTLE).max(least_after(failures)),
             Class::Transient | Class::Throttled { .. } => backoff(failures),
         };
         // Until the issuer gives a verdict, what may be spent already is presented once a minute.
@@ -237,8 +237,14 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(120);
 
 fn backoff(failures: u32) -> Duration {
     let doubled = Duration::from_secs(1 << failures.saturating_sub(1).min(7)).min(LONGEST_BACKOFF);
-    let least = if failures >= 6 { MINUTE } else { Duration::ZERO };
-    doubled.mul_f64(1.0 + JITTER * fastrand::f64()).max(least)
+    doubled
+        .mul_f64(1.0 + JITTER * fastrand::f64())
+        .max(least_after(failures))
+}
+
+/// From the seventh attempt on, also where an issuer says "in a second" each time.
+fn least_after(failures: u32) -> Duration {
+    if failures >= 6 { MINUTE } else { Duration::ZERO }
 }
 
 fn verdict_pause(failures: u32) -> Duration {
@@ -470,10 +476,10 @@ mod tests {
             schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
         }
         tokio::time::advance(PROBE).await;
-        let seven = Duration::from_secs(7);
-        let error = FetchError::throttled(Some(seven), "slow down");
+        let seventy = Duration::from_secs(70);
+        let error = FetchError::throttled(Some(seventy), "slow down");
         schedule.failed(error, IfLost::Idempotent, Instant::now());
-        assert_eq!((wait(&schedule), schedule.failures()), (Some(seven), 9));
+        assert_eq!((wait(&schedule), schedule.failures()), (Some(seventy), 9));
     }
 
     #[tokio::test(start_paused = true)]

@@ -100,7 +100,10 @@ impl Attempt {
         let (least, most) = match class {
             Class::Throttled {
                 retry_after: Some(wait),
-            } if wait >= SECOND => (wait.min(HOUR), wait.min(HOUR)),
+            } if wait >= SECOND => {
+                let wait = wait.min(HOUR).max(least_after(failures));
+                (wait, wait)
+            }
             Class::Transient | Class::Throttled { .. } => backoff(failures),
             _ => (verdict_pause(failures), verdict_pause(failures)),
         };
@@ -215,8 +218,12 @@ impl Setback {
 /// 1 s, doubled up to 120 s, up to 20 % on top; at least a minute from the seventh attempt on.
 fn backoff(failures: u32) -> (Duration, Duration) {
     let base = (SECOND * (1 << (failures - 1).min(7))).min(2 * MINUTE);
-    let least = if failures >= 6 { MINUTE } else { Duration::ZERO };
+    let least = least_after(failures);
     (base.max(least), base.mul_f64(JITTER).max(least))
+}
+
+fn least_after(failures: u32) -> Duration {
+    if failures >= 6 { MINUTE } else { Duration::ZERO }
 }
 
 /// Ten minutes, doubled up to an hour.
