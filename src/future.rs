@@ -31,7 +31,7 @@ use crate::inject::Inject;
 use crate::presentation::Boarding;
 use crate::replay::Replay;
 use crate::service::{Core, Lane};
-use crate::tokens::{Landed, Landing, Place, Refusal};
+use crate::tokens::{Landed, Landing, Place, Refusal, unmet};
 
 pin_project! {
     /// The response, however many attempts it takes. Named, not boxed; drop it to cancel the request.
@@ -333,6 +333,9 @@ where
         let place = attempt.place();
         if let Some(refused) = attempt.refused {
             engine.refuse_again((refused, generation), place);
+            if let Some(why) = unmet(challenge) {
+                response.extensions_mut().insert(why);
+            }
             return hand_back(HandedBack::RefusedAgain, response);
         }
         // What cannot be sent again is never refused a second time, so it counts against the origin at once.

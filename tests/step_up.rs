@@ -105,6 +105,36 @@ async fn what_no_provider_can_bring_is_told_to_each_caller_and_asked_for_once() 
     }
 }
 
+/// A provider that does not look at the challenge brings a new token each time, and the server demands more of each.
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_never_brings_what_is_demanded_costs_one_fetch_a_minute() {
+    for path_of_others in [None, Some("/others")] {
+        let (tokens, issuer) = support::issuer();
+        let api = Api::answering(|_, head| match head.uri.path() {
+            "/me" => demanding(STRONGER),
+            _ => support::page("welcome"),
+        });
+        let client = TokenLayer::new(&tokens, origins()).layer(api.clone());
+        for _ in 0..600 {
+            if let Some(path) = path_of_others {
+                let other = http::Request::get(format!("https://api.example.com{path}")).body(String::new());
+                assert_eq!(send(&client, other.unwrap()).await.unwrap().status(), StatusCode::OK);
+            }
+            let refusal = send(&client, get()).await.unwrap();
+            assert_eq!(refusal.status(), StatusCode::UNAUTHORIZED);
+            assert!(why(&refusal).is_reauth_required());
+            assert_eq!(why(&refusal).demand().unwrap().param("max_age"), Some("5"));
+            tokio::time::sleep(support::SECOND).await;
+        }
+        // Ten minutes, and what the fetches took: the first token, five strikes, and one a minute.
+        assert!(
+            issuer.fetches() <= 1 + 5 + 11,
+            "{path_of_others:?}: {}",
+            issuer.fetches()
+        );
+    }
+}
+
 /// A renewal is in the air, and no second fetch beside it: the demand is told all the same.
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_asked_for_is_told_to_the_caller() {

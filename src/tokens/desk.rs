@@ -322,16 +322,15 @@ impl Desk {
             let (admission, departure) = self.need(at);
             return Refused::to((Refusal::from(admission), departure));
         }
+        let accepted = accepted && !self.repeated;
         if wants_step_up(&challenge) {
-            return Refused::to(self.step_up(generation, challenge, at));
+            return self.step_up(generation, (place, accepted), challenge, at);
         }
         if self.refused.is_some() {
             let (admission, departure) = self.board(at, Cause::Refused, Some(challenge));
             return Refused::to((Refusal::from(admission), departure));
         }
-        let ruling = self
-            .breaker
-            .rule(place, generation, accepted && !self.repeated, at.mono);
+        let ruling = self.breaker.rule(place, generation, accepted, at.mono);
         if ruling.holds() {
             // A fetch that an earlier refusal is paying for answers this one too.
             let refusal = match self.ahead() {
@@ -355,26 +354,39 @@ impl Desk {
         }
     }
 
-    /// Asks the provider, once per token, for what the server demands beyond a newer token.
-    fn step_up(&mut self, generation: Generation, challenge: Challenge, at: Outlook<'_>) -> (Refusal, Departure) {
+    /// Asks the provider, once per token, for what the server demands beyond a newer token; where new tokens do not
+    /// meet it either, no more often than the breaker lets any refusal cost a fetch.
+    fn step_up(
+        &mut self,
+        generation: Generation,
+        (place, accepted): (Place, bool),
+        challenge: Challenge,
+        at: Outlook<'_>,
+    ) -> Refused {
+        if let Some(air) = self.air.as_ref().filter(|air| air.flight.step_up) {
+            return Refused::to((Refusal::Wait(air.flight.join()), None));
+        }
         let before = self.stepped_up.as_ref().filter(|(asked, _)| *asked == generation);
         let cleared = matches!(self.schedule.needed(at.mono, Duration::ZERO), Clearance::Go(None));
-        let aloft = self.air.as_ref().filter(|air| air.flight.step_up);
-        match aloft {
-            Some(air) => (Refusal::Wait(air.flight.join()), None),
-            None if before.is_some() || !cleared || !at.runtime || self.phase != Phase::Open || self.air.is_some() => {
-                let answer = before.and_then(|(_, answer)| answer.clone());
-                let answer = answer.unwrap_or_else(|| not_asked(challenge));
-                (Refusal::HandBack(HandedBack::StepUp, Some(answer)), None)
-            }
-            None => {
-                self.stepped_up = Some((generation, None));
-                let mut flight = self.flight(Cause::Refused, at);
-                flight.challenge = Some(challenge);
-                flight.step_up = true;
-                let (admission, departure) = self.start(flight);
-                (Refusal::from(admission), departure)
-            }
+        if before.is_some() || !cleared || !at.runtime || self.phase != Phase::Open || self.air.is_some() {
+            let answer = before.and_then(|(_, answer)| answer.clone());
+            let answer = answer.unwrap_or_else(|| not_asked(challenge));
+            return Refused::to((Refusal::HandBack(HandedBack::StepUp, Some(answer)), None));
+        }
+        let ruling = self.breaker.rule(place, generation, accepted, at.mono);
+        let (refusal, departure) = if ruling.holds() {
+            (Refusal::HandBack(HandedBack::Breaker, unmet(challenge)), None)
+        } else {
+            self.stepped_up = Some((generation, None));
+            let mut flight = self.flight(Cause::Refused, at);
+            flight.challenge = Some(challenge);
+            flight.step_up = true;
+            let (admission, departure) = self.start(flight);
+            (Refusal::from(admission), departure)
+        };
+        Refused {
+            ruling: Some(ruling),
+            ..Refused::to((refusal, departure))
         }
     }
 
@@ -687,6 +699,12 @@ fn not_asked(challenge: Challenge) -> Error {
     FetchError::transient("the server demands more than a newer token, and it could not be asked for")
         .demanded(challenge)
         .into()
+}
+
+/// What is told of a demand that a newer token has not met.
+pub(crate) fn unmet(challenge: Challenge) -> Option<Error> {
+    let unmet = || FetchError::needs_interaction("the server demands more than a newer token has brought");
+    wants_step_up(&challenge).then(|| unmet().demanded(challenge).into())
 }
 
 /// While a fetch is in the air, calls with a stale token take the lock this seldom. A landing ends it.

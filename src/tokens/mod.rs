@@ -36,7 +36,7 @@ use crate::provider::{AnyProvider, TokenProvider};
 use crate::token::{Fingerprint, Generation, Token};
 
 pub(crate) use breaker::Place;
-pub(crate) use desk::{Admission, Current, Refusal};
+pub(crate) use desk::{Admission, Current, Refusal, unmet};
 pub(crate) use engine::Engine;
 pub(crate) use flight::{Landed, Landing};
 
