@@ -326,3 +326,78 @@ impl Observers {
 
 /// Nobody needs to know more often, and a pace of zero would never rest.
 const SHORTEST_PACE: Duration = Duration::from_millis(100);
+
+/// For whoever has words of its own for each.
+#[cfg(all(test, any(feature = "tracing", feature = "metrics")))]
+fn one_of_each() -> Vec<Event> {
+    let (generation, cause, took) = (Generation::FIRST, Cause::Initial, Duration::from_secs(1));
+    let token = crate::token::Token::bearer("test-a").fingerprint();
+    vec![
+        Event::FetchBegan { cause },
+        Event::Renewed {
+            generation,
+            token,
+            cause,
+            took,
+            expires_in: took,
+            waited: 1,
+        },
+        Event::FetchFailed {
+            cause,
+            class: None,
+            error: Error::new(Kind::Aborted),
+            took,
+            waited: 1,
+        },
+        Event::Discarded { cause },
+        Event::Warned {
+            generation,
+            warning: Warning::Repeated,
+        },
+        Event::Skipped {
+            cause,
+            reason: Skipped::Backoff,
+        },
+        Event::Waited {
+            took,
+            ended: Waited::Renewed,
+        },
+        Event::Refused { generation, token },
+        Event::BreakerOpened { generation },
+        Event::BreakerHeld { generation },
+        Event::BreakerClosed { generation },
+        Event::Replayed {
+            refused: generation,
+            generation,
+        },
+        Event::HandedBack {
+            generation,
+            reason: HandedBack::Breaker,
+        },
+        Event::WithoutToken {
+            reason: WithoutToken::Origin,
+        },
+        Event::Alive {
+            generation,
+            expires_in: took,
+        },
+        Event::Installed,
+        Event::SignedOut,
+        Event::ShutDown,
+    ]
+}
+
+/// The cells of each row of the table on a page of rustdoc, with its heading left out.
+#[cfg(all(test, any(feature = "tracing", feature = "metrics")))]
+fn rows_of(page: &str) -> Vec<Vec<&str>> {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("/// | `"));
+    rows.map(|row| row.split('|').map(str::trim).collect()).collect()
+}
+
+/// What stands in backticks there.
+#[cfg(all(test, any(feature = "tracing", feature = "metrics")))]
+fn quoted(cell: &str) -> Vec<String> {
+    let mut names: Vec<_> = cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    names.sort();
+    names
+}

@@ -147,3 +147,45 @@ fn describe() {
     describe_histogram!(WAIT_SECONDS, Unit::Seconds, "How long a caller waited for a token");
     describe_gauge!(SECONDS_TO_EXPIRY, Unit::Seconds, "What is left of the token's life");
 }
+
+#[cfg(test)]
+mod tests {
+    use metrics_util::debugging::DebuggingRecorder;
+
+    use super::super::{one_of_each, quoted, rows_of};
+    use super::*;
+
+    /// Dashboards are built from it.
+    #[test]
+    fn its_page_lists_each_name_kind_and_label_that_is_recorded_and_no_other() {
+        let recorder = DebuggingRecorder::new();
+        metrics::with_local_recorder(&recorder, || {
+            let metered = Metered::named("test");
+            one_of_each().iter().for_each(|event| metered.observe(event));
+        });
+        let recorded = recorder.snapshotter().snapshot().into_vec();
+        let mut recorded: Vec<_> = recorded
+            .iter()
+            .map(|(key, unit, told, _)| {
+                assert!(unit.is_some() && told.is_some(), "{key:?} is not described");
+                let mut labels: Vec<_> = key.key().labels().map(|label| label.key().to_owned()).collect();
+                labels.sort();
+                let kind = format!("{:?}", key.kind()).to_lowercase();
+                (key.key().name().to_owned(), kind, labels)
+            })
+            .collect();
+        recorded.sort();
+        recorded.dedup();
+        let mut listed: Vec<_> = rows_of(include_str!("metered.rs"))
+            .iter()
+            .map(|row| {
+                let mut labels = quoted(row[2]);
+                labels.push("tokens".into());
+                labels.sort();
+                (row[0].trim_end_matches('`').to_owned(), row[1].to_owned(), labels)
+            })
+            .collect();
+        listed.sort();
+        assert_eq!(recorded, listed);
+    }
+}

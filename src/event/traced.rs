@@ -120,3 +120,73 @@ impl Observe for Traced {
 fn millis(took: std::time::Duration) -> u64 {
     u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+    use super::super::{one_of_each, quoted, rows_of};
+    use super::*;
+
+    /// Message, level and the names of the fields.
+    type Told = (String, String, Vec<String>);
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<Told>>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Log {
+        fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            fields.names.sort();
+            assert_eq!(event.metadata().target(), "tower_token");
+            let level = event.metadata().level().to_string();
+            self.0.lock().unwrap().push((fields.message, level, fields.names));
+        }
+    }
+
+    #[derive(Default)]
+    struct Fields {
+        message: String,
+        names: Vec<String>,
+    }
+
+    impl Visit for Fields {
+        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+            match field.name() {
+                "message" => self.message = format!("{value:?}"),
+                name => self.names.push(name.to_owned()),
+            }
+        }
+    }
+
+    /// Alerts are built from it.
+    #[test]
+    fn its_page_lists_each_message_level_and_field_that_is_told_and_no_other() {
+        let log = Log::default();
+        with_default(tracing_subscriber::registry().with(log.clone()), || {
+            let traced = Traced::named("test");
+            one_of_each().iter().for_each(|event| traced.observe(event));
+        });
+        let mut listed: Vec<Told> = Vec::new();
+        for row in rows_of(include_str!("traced.rs")) {
+            // Of the first one the mark before it is gone already.
+            for message in quoted(&format!("`{}", row[0])) {
+                // What stands in parentheses is about values.
+                let fields = row[2].split('(').map(|part| part.rsplit(')').next().unwrap());
+                let mut fields = quoted(&fields.collect::<String>());
+                fields.push("tokens".into());
+                fields.sort();
+                listed.push((message, row[1].to_owned(), fields));
+            }
+        }
+        let mut told = log.0.lock().unwrap().clone();
+        told.sort();
+        listed.sort();
+        assert_eq!(told, listed);
+    }
+}
