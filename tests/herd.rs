@@ -215,7 +215,7 @@ async fn no_expired_token_and_none_that_was_replaced_is_sent() {
     api.latency(20 * MILLISECOND);
     let tokens = tokens(refresh_grant(&issuer));
     let samples = traffic(&client(&tokens, &api), "/api", 2 * MILLISECOND, 120 * SECOND).await;
-    assert_eq!(answered(&samples, 200), samples.len());
+    assert_eq!((answered(&samples, 200), samples.len()), (60_000, 60_000));
     let counts = api.counts();
     assert_eq!((counts.expired_seen, counts.stale_seen, counts.refused), (0, 0, 0));
     assert_eq!(counts.max_deliveries, 1);
@@ -246,6 +246,39 @@ async fn twenty_early_renewals_of_two_seconds_make_no_request_wait() {
     assert_eq!(waited, 0);
     assert_eq!(answered(&samples, 200), samples.len());
     assert_eq!(api.counts().expired_seen, 0);
+}
+
+/// Each layer holds a token made ready of its own, and none of them sends it in the last minute of an hour.
+#[tokio::test(start_paused = true)]
+async fn in_the_mandatory_window_the_callers_of_every_layer_wait_for_one_fetch() {
+    let issuer = Issuer::new();
+    issuer.lifetime(HOUR);
+    let api = Api::new(&issuer);
+    let tokens = tokens(refresh_grant(&issuer));
+    let layers: Vec<_> = (0..10).map(|_| client(&tokens, &api)).collect();
+    let all_call = async || {
+        let began = Instant::now();
+        let calls: JoinSet<_> = layers
+            .iter()
+            .flat_map(|layer| [layer.clone(), layer.clone()])
+            .map(|layer| async move { (call(&layer, "/api").await, began.elapsed()) })
+            .collect();
+        let calls = calls.join_all().await;
+        assert!(calls.iter().all(|(outcome, _)| status(outcome) == Some(200)));
+        calls.into_iter().map(|(_, took)| took).collect::<Vec<_>>()
+    };
+    all_call().await;
+    issuer.latency(2 * SECOND);
+    // Nobody asks in the advisory window, so that nothing is renewed ahead of time.
+    sleep(59 * MINUTE).await;
+    assert_eq!(all_call().await, [2 * SECOND; 20]);
+    assert_eq!((issuer.counts().token_requests, issuer.counts().max_in_flight), (2, 1));
+    assert_eq!(api.counts().stale_seen, 0);
+    // A moment earlier all of them go out at once, with one renewal behind their backs.
+    sleep(59 * MINUTE - 3 * SECOND).await;
+    assert_eq!(all_call().await, [Duration::ZERO; 20]);
+    sleep(2 * SECOND).await;
+    assert_eq!(issuer.counts().token_requests, 3);
 }
 
 #[tokio::test(start_paused = true)]
