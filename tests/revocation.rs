@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
 use tower_token::testkit::{Api, Fault, Issuer};
-use tower_token::{Never, Origins, TokenLayer, TokenProvider};
+use tower_token::{Error, Never, Origins, TokenLayer, TokenProvider};
 
 #[tokio::test(start_paused = true)]
 async fn a_revocation_under_a_thousand_requests_is_one_exchange_and_one_replay_each() {
@@ -143,6 +143,52 @@ async fn what_the_server_says_to_a_refused_request_reaches_the_caller_whole() {
     let response = call(&client, "/liar").await.unwrap();
     assert!(response.headers()["www-authenticate"].as_bytes().starts_with(b"Bearer"));
     assert_eq!(response.into_body().bytes().await.unwrap(), "refused\n");
+}
+
+/// The bound is for all who wait, those that were refused included.
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_that_finds_no_seat_gets_the_servers_own_answer_and_why() {
+    let issuer = Issuer::new();
+    issuer.lifetime(HOUR);
+    let api = Api::new(&issuer);
+    let tokens = builder(refresh_grant(&issuer))
+        .policy(policy().max_waiters(3))
+        .build()
+        .unwrap();
+    let client = client(&tokens, &api);
+    assert_eq!(status(&call(&client, "/api").await), Some(200));
+    issuer.latency(SECOND).revoke_access();
+    // All of them are on their way before the first is refused.
+    api.latency(10 * MILLISECOND);
+    let outcomes = at_once(&client, "/api", 10).await.join_all().await;
+    let (replayed, refused): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| status(outcome) == Some(200));
+    assert_eq!((replayed.len(), refused.len()), (3, 7));
+    for outcome in refused {
+        let response = outcome.as_ref().unwrap();
+        assert_eq!(response.status(), 401);
+        assert!(response.extensions().get::<Error>().unwrap().is_overloaded());
+    }
+    assert_eq!((issuer.counts().token_requests, tokens.status().waiting), (2, 0));
+}
+
+/// Not after a normal expiry; and a second refusal comes too soon for another fetch, so that it waits for its time.
+#[tokio::test(start_paused = true)]
+async fn a_second_refusal_within_a_second_waits_for_the_end_of_it() {
+    let issuer = Issuer::new();
+    issuer.lifetime(HOUR);
+    let api = Api::new(&issuer);
+    let client = accepted(&issuer, &api).await;
+    let began = Instant::now();
+    // One a quarter of a second after the other, each of which finds its token revoked.
+    let mut answered_at = Vec::new();
+    for _ in 0..3 {
+        issuer.revoke_access();
+        assert_eq!(status(&call(&client, "/api").await), Some(200));
+        answered_at.push(began.elapsed());
+        sleep(250 * MILLISECOND).await;
+    }
+    assert_eq!(answered_at, [Duration::ZERO, SECOND, 2 * SECOND]);
+    assert_eq!(issuer.counts().token_requests, 1 + 3);
 }
 
 /// Ten minutes of traffic with a credential that the issuer does not accept.
