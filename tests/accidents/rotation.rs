@@ -12,7 +12,7 @@ use tokio_test::assert_pending;
 use tokio_test::task::spawn;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_token::testkit::{Api, Body, Fault, Issuer};
-use tower_token::{Class, IfLost, Origins, State, TokenClient, TokenLayer};
+use tower_token::{Class, Error, IfLost, Origins, State, TokenClient, TokenLayer};
 
 /// An answer without a refresh token erased the one that was kept
 /// (modelcontextprotocol/python-sdk#2270, Kong/insomnia#1492, spring-projects/spring-security#6503).
@@ -218,4 +218,42 @@ async fn t29_what_a_refresh_brings_after_a_sign_out_is_thrown_away() {
             (renewals + 1, 0)
         );
     }
+}
+
+/// The same of what was to follow the one in the air.
+#[tokio::test(start_paused = true)]
+async fn t29_nor_does_a_chained_fetch_bring_a_session_back() {
+    let issuer = Issuer::new();
+    let api = Api::new(&issuer);
+    let tokens = tokens(refresh_grant(&issuer));
+    let client = client(&tokens, &api);
+    assert_eq!(status(&call(&client, "/api").await), Some(200));
+    sleep(31 * SECOND).await;
+    // An early renewal that began before the refusal, so that another one is to follow it.
+    issuer.fault(Fault::DelayAfter(10 * SECOND));
+    assert_eq!(status(&call(&client, "/api").await), Some(200), "stale, and good");
+    settle().await;
+    issuer.revoke_access();
+    let refused = tokio::spawn(client.clone().oneshot(get("/api", "refused")));
+    settle().await;
+    assert_eq!((issuer.counts().granted, issuer.counts().in_flight), (2, 1));
+    tokens.sign_out();
+    let began = Instant::now();
+    let refusal = refused.await.unwrap().unwrap();
+    assert_eq!((refusal.status().as_u16(), began.elapsed().as_secs()), (401, 0));
+    assert!(refusal.extensions().get::<Error>().unwrap().is_signed_out());
+    sleep(MINUTE).await;
+    assert!(tokens.current().is_none());
+    assert_eq!(
+        (issuer.counts().token_requests, tokens.status().state),
+        (2, State::SignedOut)
+    );
+    // And in the next session nothing is left of it.
+    let next = issuer.sign_in();
+    tokens.install(json!({ "refresh_token": next })).unwrap();
+    assert_eq!(status(&call(&client, "/api").await), Some(200));
+    assert_eq!(
+        (issuer.counts().token_requests, issuer.counts().presented_twice),
+        (3, 0)
+    );
 }

@@ -280,6 +280,24 @@ async fn a_step_up_keeps_to_never_replay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_step_up_in_the_air_brings_nothing_back_after_a_sign_out() {
+    let (tokens, issuer) = tokens_of(|nth| (10 * SECOND, minted(nth, HOUR)), |b| b);
+    let first = tokens.get().await.unwrap().generation().unwrap();
+    let challenge = challenge("insufficient_claims");
+    let Refusal::Wait(landing) = tokens.engine().refuse(first, PLACE, challenge) else {
+        panic!("nobody is asked")
+    };
+    settle().await;
+    tokens.sign_out();
+    assert!(matches!(landing.await, Landed::Superseded));
+    sleep(60 * SECOND).await;
+    assert!(tokens.current().is_none());
+    assert_eq!((tokens.status().state, issuer.fetches()), (State::SignedOut, 2));
+    tokens.install(serde_json::json!({})).unwrap();
+    assert_eq!(tokens.get().await.unwrap().secret(), "test-3");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_step_up_during_a_renewal_is_not_used_up() {
     let (tokens, issuer) = tokens_of(
         |nth| match nth {
