@@ -260,3 +260,44 @@ async fn the_status_says_how_long_nothing_begins_also_after_a_suspend_and_no_lon
     clock.step(3600);
     assert_eq!(waits(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_status_names_the_token_in_place_its_end_and_what_was_asked_for() {
+    let clock = Clock::of_tokio();
+    let tokens = Tokens::builder(provider_fn(|_| async {
+        sleep(SECOND).await;
+        Ok(Token::bearer("test-a").expires_in(HOUR))
+    }));
+    let tokens = tokens.clock(clock.clone()).build().unwrap();
+    let is_empty = |status: Status, state| {
+        assert_eq!((status.state, status.generation, status.token), (state, None, None));
+        assert_eq!((status.expires_at, status.expires_in), (None, None));
+    };
+    is_empty(tokens.status(), State::None);
+    let getting = tokio::spawn(tokens.get());
+    settle().await;
+    let (asked, aloft) = (clock.now(), tokens.status());
+    assert_eq!((aloft.fetching, aloft.waiting, aloft.fetches), (true, 1, 1));
+    let token = getting.await.unwrap().unwrap();
+    let status = tokens.status();
+    assert_eq!(
+        (status.state, status.generation, status.token),
+        (State::Fresh, token.generation(), Some(token.fingerprint()))
+    );
+    // A life is counted from the asking.
+    assert_eq!(
+        (status.expires_at, status.expires_in),
+        (Some(asked + HOUR), Some(HOUR - SECOND))
+    );
+    assert_eq!((status.fetching, status.waiting), (false, 0));
+    assert_eq!((status.fetches, status.exchanges, status.failures), (1, 1, 0));
+    for (later, state) in [(46, State::Stale), (13, State::Expired), (2, State::Expired)] {
+        sleep(later * 60 * SECOND).await;
+        assert_eq!(tokens.status().state, state);
+    }
+    assert_eq!(tokens.status().expires_in, Some(Duration::ZERO));
+    tokens.sign_out();
+    is_empty(tokens.status(), State::SignedOut);
+    tokens.shutdown().await;
+    is_empty(tokens.status(), State::ShutDown);
+}
