@@ -135,6 +135,49 @@ async fn a_provider_that_never_brings_what_is_demanded_costs_one_fetch_a_minute(
     }
 }
 
+/// The issuer is down for a moment, or the provider panics, which is no answer to what is demanded.
+#[tokio::test(start_paused = true)]
+async fn a_demand_that_failed_in_passing_is_asked_for_again_a_minute_later() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let provider = provider_fn(move |context: FetchContext| {
+        let demanded = context.challenge().is_some();
+        let nth = counted.fetch_add(usize::from(demanded), Ordering::SeqCst);
+        async move {
+            match (demanded, nth) {
+                (false, _) => Ok(support::minted(1)),
+                (true, 0) => Err(FetchError::transient("down")),
+                (true, 1) => Err(FetchError::throttled(Some(90 * support::SECOND), "patience")),
+                (true, 2) => panic!("a provider's own fault"),
+                (true, _) => Ok(support::minted(2)),
+            }
+        }
+    });
+    let tokens = Tokens::new(provider.if_lost(IfLost::Idempotent)).unwrap();
+    let api = Api::answering(|_, head| match support::bearer(head) {
+        Some("test-2") => support::page("welcome"),
+        _ => demanding(STRONGER),
+    });
+    let client = TokenLayer::new(&tokens, origins()).layer(api);
+    let mut asked_at = Vec::new();
+    for second in 0..300 {
+        let before = asked.load(Ordering::SeqCst);
+        let answer = send(&client, get()).await.unwrap();
+        if asked.load(Ordering::SeqCst) > before {
+            asked_at.push(second);
+        }
+        if answer.status() == StatusCode::OK {
+            break;
+        }
+        assert!(why(&answer).is_transient(), "{second}: {:?}", why(&answer));
+        // Of the panic itself nobody knows more.
+        assert!(why(&answer).demand().is_some() || second == 150, "{second}");
+        tokio::time::sleep(support::SECOND).await;
+    }
+    assert_eq!(asked_at, [0, 60, 150, 210]);
+    assert_eq!(tokens.status().state, State::Fresh);
+}
+
 /// A renewal is in the air, and no second fetch beside it: the demand is told all the same.
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_asked_for_is_told_to_the_caller() {

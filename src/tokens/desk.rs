@@ -126,8 +126,8 @@ pub(super) struct Desk {
     elapsed: bool,
     /// The last mark of all: which generation, at which tick.
     mark: Option<(Generation, u64)>,
-    /// The generation for which a provider was already asked for more than a newer token, and its answer.
-    stepped_up: Option<(Generation, Option<Error>)>,
+    /// The last time that a provider was asked for more than a newer token.
+    stepped_up: Option<SteppedUp>,
     air: Option<Aloft>,
     /// Begins when the one in the air has landed.
     next: Option<Arc<Flight>>,
@@ -140,6 +140,24 @@ pub(super) enum Phase {
     Open,
     SignedOut,
     ShutDown,
+}
+
+struct SteppedUp {
+    /// For which token, and when.
+    generation: Generation,
+    since: Instant,
+    /// Why it brought none.
+    answer: Option<Error>,
+}
+
+impl SteppedUp {
+    /// Whether it is no use yet to ask again. A failure in passing is no answer to what is demanded.
+    fn stands(&self, generation: Generation, now: Instant) -> bool {
+        let answered = self.answer.as_ref().filter(|answer| !answer.is_transient());
+        let pause = self.answer.as_ref().and_then(Error::retry_after);
+        let pause = pause.unwrap_or_default().clamp(STEP_UP_AGAIN, LONGEST_PAUSE);
+        self.generation == generation && (answered.is_some() || now.saturating_duration_since(self.since) < pause)
+    }
 }
 
 struct Aloft {
@@ -354,8 +372,8 @@ impl Desk {
         }
     }
 
-    /// Asks the provider, once per token, for what the server demands beyond a newer token; where new tokens do not
-    /// meet it either, no more often than the breaker lets any refusal cost a fetch.
+    /// Asks the provider, once per token unless it fails in passing, for what the server demands beyond a newer token;
+    /// where new tokens do not meet it either, no more often than the breaker lets any refusal cost a fetch.
     fn step_up(
         &mut self,
         generation: Generation,
@@ -366,10 +384,13 @@ impl Desk {
         if let Some(air) = self.air.as_ref().filter(|air| air.flight.step_up) {
             return Refused::to((Refusal::Wait(air.flight.join()), None));
         }
-        let before = self.stepped_up.as_ref().filter(|(asked, _)| *asked == generation);
+        let before = self
+            .stepped_up
+            .as_ref()
+            .filter(|before| before.stands(generation, at.mono));
         let cleared = matches!(self.schedule.needed(at.mono, Duration::ZERO), Clearance::Go(None));
         if before.is_some() || !cleared || !at.runtime || self.phase != Phase::Open || self.air.is_some() {
-            let answer = before.and_then(|(_, answer)| answer.clone());
+            let answer = before.and_then(|before| before.answer.clone());
             let answer = answer.unwrap_or_else(|| not_asked(challenge));
             return Refused::to((Refusal::HandBack(HandedBack::StepUp, Some(answer)), None));
         }
@@ -377,7 +398,11 @@ impl Desk {
         let (refusal, departure) = if ruling.holds() {
             (Refusal::HandBack(HandedBack::Breaker, unmet(challenge)), None)
         } else {
-            self.stepped_up = Some((generation, None));
+            self.stepped_up = Some(SteppedUp {
+                generation,
+                since: at.mono,
+                answer: None,
+            });
             let mut flight = self.flight(Cause::Refused, at);
             flight.challenge = Some(challenge);
             flight.step_up = true;
@@ -539,8 +564,9 @@ impl Desk {
         self.ground();
         self.catch_up(at);
         self.counted = Some((at.wall, at.mono));
-        if let Some((_, answer)) = self.stepped_up.as_mut().filter(|_| flight.step_up) {
-            *answer = Some(error.clone().into());
+        if let Some(asked) = self.stepped_up.as_mut().filter(|_| flight.step_up) {
+            asked.answer = Some(error.clone().into());
+            asked.since = at.mono;
         }
         // A refused step-up says nothing about the credential; a lost one may have spent it.
         if flight.step_up && !error.is_lost() || !self.counts(flight) {
@@ -706,6 +732,10 @@ pub(crate) fn unmet(challenge: Challenge) -> Option<Error> {
     let unmet = || FetchError::needs_interaction("the server demands more than a newer token has brought");
     wants_step_up(&challenge).then(|| unmet().demanded(challenge).into())
 }
+
+/// What failed in passing is asked for again so much later, or when the issuer said, if that is within an hour.
+const STEP_UP_AGAIN: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// While a fetch is in the air, calls with a stale token take the lock this seldom. A landing ends it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -237,7 +237,9 @@ impl Pilot {
             }
             let error = match &flight.challenge {
                 // So that whoever is told knows what is needed, whichever provider it was.
-                Some(challenge) if error.class() == Class::NeedsInteraction => error.demanded(challenge.clone()),
+                Some(challenge) if flight.step_up || error.class() == Class::NeedsInteraction => {
+                    error.demanded(challenge.clone())
+                }
                 _ => error,
             };
             let error = desk.fail(flight, error, if_lost, engine.outlook(true));
