@@ -248,6 +248,24 @@ async fn twenty_early_renewals_of_two_seconds_make_no_request_wait() {
     assert_eq!(api.counts().expired_seen, 0);
 }
 
+/// I8. Windows that are longer than the life count as their share of it.
+#[tokio::test(start_paused = true)]
+async fn a_life_of_two_seconds_under_windows_of_sixty_is_renewed_once_a_second_at_most() {
+    let issuer = Issuer::new();
+    issuer.lifetime(2 * SECOND);
+    let api = Api::new(&issuer);
+    let tokens = builder(refresh_grant(&issuer))
+        .policy(policy().refresh_before(MINUTE).require_before(MINUTE))
+        .build()
+        .unwrap();
+    let samples = traffic(&client(&tokens, &api), "/api", 2 * MILLISECOND, MINUTE).await;
+    assert_eq!((answered(&samples, 200), samples.len()), (30_000, 30_000));
+    assert!(issuer.counts().token_requests <= 60, "{:?}", issuer.counts());
+    let minted: Vec<_> = issuer.timeline().iter().map(|issued| issued.at).collect();
+    assert!(minted.windows(2).all(|pair| pair[1] - pair[0] >= SECOND), "{minted:?}");
+    assert_eq!((api.counts().expired_seen, api.counts().refused), (0, 0));
+}
+
 /// Each layer holds a token made ready of its own, and none of them sends it in the last minute of an hour.
 #[tokio::test(start_paused = true)]
 async fn in_the_mandatory_window_the_callers_of_every_layer_wait_for_one_fetch() {
