@@ -42,6 +42,34 @@ pub struct RefreshPolicy {
     pub(crate) max_waiters: usize,
     pub(crate) static_stability: Duration,
     pub(crate) keep_alive: Option<bool>,
+    pub(crate) pauses: Pauses,
+}
+
+/// How long nothing is fetched after something went wrong.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pauses {
+    /// After a transient failure, and at most.
+    pub(crate) backoff: (Duration, Duration),
+    /// A request that would otherwise fail may try so long after the last attempt.
+    pub(crate) probe: Duration,
+    /// What an issuer may ask for at most.
+    pub(crate) patience: Duration,
+    /// After a verdict, and at most.
+    pub(crate) verdict: (Duration, Duration),
+    /// Where new tokens are refused.
+    pub(crate) breaker: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self {
+            backoff: (Duration::from_secs(1), 2 * MINUTE),
+            probe: MINUTE / 2,
+            patience: 60 * MINUTE,
+            verdict: (10 * MINUTE, 60 * MINUTE),
+            breaker: MINUTE,
+        }
+    }
 }
 
 impl Default for RefreshPolicy {
@@ -56,6 +84,7 @@ impl Default for RefreshPolicy {
             max_waiters: 65_536,
             static_stability: Duration::ZERO,
             keep_alive: None,
+            pauses: Pauses::default(),
         }
     }
 }
@@ -148,11 +177,71 @@ impl RefreshPolicy {
         self
     }
 
+    /// The pause after a transient failure, doubled with each in a row up to `longest`; up to a fifth more is drawn.
+    ///
+    /// Default: 1 s and 120 s. From the seventh attempt on it is a minute at least, or `longest` if that is less.
+    /// More than a year counts as a year.
+    #[must_use]
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        self.pauses.backoff = (first.min(A_YEAR), longest.min(A_YEAR));
+        self
+    }
+
+    /// How long after the last attempt a request that would otherwise fail may try in the middle of a backoff.
+    ///
+    /// Default: 30 s. Not within what an issuer asked for, nor after a verdict, nor while an answer is lost.
+    #[must_use]
+    pub fn probe_after(mut self, pause: Duration) -> Self {
+        self.pauses.probe = pause.min(A_YEAR);
+        self
+    }
+
+    /// How long an issuer may keep us away (`Retry-After`, RFC 9110 §10.2.3); more counts as this.
+    ///
+    /// Default: 1 hour, which is also the most.
+    #[must_use]
+    pub fn longest_retry_after(mut self, longest: Duration) -> Self {
+        self.pauses.patience = longest.min(60 * MINUTE);
+        self
+    }
+
+    /// The pause after the issuer's verdict on a credential, doubled with each in a row up to `longest`.
+    ///
+    /// Default: 10 minutes and 1 hour. [`Tokens::install`](crate::Tokens::install) ends it.
+    /// More than a year counts as a year.
+    #[must_use]
+    pub fn verdict_pause(mut self, first: Duration, longest: Duration) -> Self {
+        self.pauses.verdict = (first.min(A_YEAR), longest.min(A_YEAR));
+        self
+    }
+
+    /// How long refusals at an origin cost no further fetch, where new tokens were refused as well. Default: 1 minute.
+    #[must_use]
+    pub fn breaker_pause(mut self, pause: Duration) -> Self {
+        self.pauses.breaker = pause.min(A_YEAR);
+        self
+    }
+
     pub(crate) fn check(&self, faults: &mut Faults) {
         if !(0.0..=0.5).contains(&self.jitter) {
             faults.add("policy.jitter", "is no share; write one from 0.0 to 0.5");
         }
+        let doubled = [
+            ("policy.backoff", self.pauses.backoff),
+            ("policy.verdict_pause", self.pauses.verdict),
+        ];
+        for (field, (first, longest)) in doubled {
+            if first.is_zero() || longest < first {
+                faults.add(
+                    field,
+                    "is no range; write a first pause above zero, and a longest that is no shorter",
+                );
+            }
+        }
         let positive = [
+            ("policy.probe_after", self.pauses.probe),
+            ("policy.longest_retry_after", self.pauses.patience),
+            ("policy.breaker_pause", self.pauses.breaker),
             ("policy.assumed_life", self.assumed_life),
             ("policy.fetch_timeout", self.fetch_timeout),
         ];

@@ -6,7 +6,7 @@
 mod support;
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -22,6 +22,10 @@ fn observed(
     observer: impl Observe,
     answer: impl Fn(usize) -> Result<(), FetchError> + Send + Sync + 'static,
 ) -> TokensBuilder {
+    // A callsite that one thread registers while another sets its subscriber may be taken for one that nobody
+    // listens to. With a subscriber for everybody there is none such.
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap());
     let fetches = std::sync::atomic::AtomicUsize::new(0);
     let provider = provider_fn(move |_| {
         let nth = fetches.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;

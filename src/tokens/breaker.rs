@@ -27,13 +27,13 @@ pub(crate) struct Place {
 
 /// At most this many places are remembered, the oldest is forgotten.
 const PLACES: usize = 64;
-/// How long a place counts.
-const HELD: Duration = Duration::from_secs(60);
 /// Real revocations strike seldom: nobody may live to see the replay of the request that was refused.
 const STRIKES: usize = 5;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Breaker {
+    /// How long a place counts.
+    pause: Duration,
     /// Origins of which a refusal was let through to the schedule, and when.
     fetched: Vec<(u64, Instant)>,
     tripped: Vec<Trip>,
@@ -83,6 +83,27 @@ impl Ruling {
 }
 
 impl Breaker {
+    pub(super) fn new(pause: Duration) -> Self {
+        Self {
+            pause,
+            fetched: Vec::new(),
+            tripped: Vec::new(),
+            strikes: Vec::new(),
+            held: Vec::new(),
+        }
+    }
+
+    /// The past is no matter any more.
+    pub(super) fn forget(&mut self) {
+        *self = Self::new(self.pause);
+    }
+
+    /// Whether what happened at an instant still counts.
+    fn counts(&self, now: Instant) -> impl Fn(Instant) -> bool + use<> {
+        let pause = self.pause;
+        move |since| now.saturating_duration_since(since) < pause
+    }
+
     /// Whether the refusal of `generation` at `place` may cost a fetch. `accepted`: somebody has accepted that
     /// token before.
     pub(super) fn rule(&mut self, place: Place, generation: Generation, accepted: bool, now: Instant) -> Ruling {
@@ -99,7 +120,8 @@ impl Breaker {
 
     /// Whether refusals cost no fetch somewhere.
     pub(super) fn is_open(&self, now: Instant) -> bool {
-        self.held.iter().any(|(_, since)| holds(*since, now))
+        let counts = self.counts(now);
+        self.held.iter().any(|(_, since)| counts(*since))
     }
 
     fn was_held(&self, origin: u64) -> bool {
@@ -107,12 +129,13 @@ impl Breaker {
     }
 
     fn admits(&mut self, place: Place, accepted: bool, now: Instant) -> bool {
-        let broken = |trip: &Trip| trip.proven && Some(trip.route) == place.route && holds(trip.since, now);
+        let counts = self.counts(now);
+        let broken = |trip: &Trip| trip.proven && Some(trip.route) == place.route && counts(trip.since);
         if self.tripped.iter().any(broken) {
             return false;
         }
-        let here = |(origin, since): &(u64, Instant)| *origin == place.origin && holds(*since, now);
-        let strikes = |strike: &Strike| strike.place.origin == place.origin && holds(strike.since, now);
+        let here = |(origin, since): &(u64, Instant)| *origin == place.origin && counts(*since);
+        let strikes = |strike: &Strike| strike.place.origin == place.origin && counts(strike.since);
         let struck = self.strikes.iter().filter(|strike| strikes(strike)).count() >= STRIKES;
         if (!accepted || struck) && self.fetched.iter().any(here) {
             // It does not behave yet.
@@ -121,14 +144,15 @@ impl Breaker {
             return false;
         }
         self.fetched
-            .retain(|(origin, since)| *origin != place.origin && holds(*since, now));
+            .retain(|(origin, since)| *origin != place.origin && counts(*since));
         push_bounded(&mut self.fetched, (place.origin, now));
         true
     }
 
     fn strike(&mut self, place: Place, refused: Generation, now: Instant) {
+        let counts = self.counts(now);
         let same = |strike: &Strike| (strike.place.origin, strike.refused) == (place.origin, refused);
-        self.strikes.retain(|strike| holds(strike.since, now) && !same(strike));
+        self.strikes.retain(|strike| counts(strike.since) && !same(strike));
         let strike = Strike {
             place,
             refused,
@@ -141,8 +165,8 @@ impl Breaker {
     pub(super) fn trip(&mut self, place: Place, (refused, generation): (Generation, Generation), now: Instant) {
         self.strike(place, refused, now);
         let Some(route) = place.route else { return };
-        self.tripped
-            .retain(|trip| trip.route != route && holds(trip.since, now));
+        let counts = self.counts(now);
+        self.tripped.retain(|trip| trip.route != route && counts(trip.since));
         let trip = Trip {
             route,
             generation,
@@ -155,20 +179,20 @@ impl Breaker {
     /// A token was accepted, at a route if it is known. Returns whether the breaker was open there, or anywhere where
     /// it was not asked for a minute, and is no longer.
     pub(super) fn accepted(&mut self, generation: Generation, place: Place, now: Instant) -> bool {
-        let proven = |trip: &Trip| Some(trip.route) == place.route && trip.proven && holds(trip.since, now);
+        let counts = self.counts(now);
+        let proven = |trip: &Trip| Some(trip.route) == place.route && trip.proven && counts(trip.since);
         let heals = self.tripped.iter().any(proven);
         let held_before = self.held.len();
         self.held
-            .retain(|(origin, since)| holds(*since, now) && !(heals && *origin == place.origin));
+            .retain(|(origin, since)| counts(*since) && !(heals && *origin == place.origin));
         let closed = self.held.len() < held_before;
         self.tripped
-            .retain(|trip| Some(trip.route) != place.route && holds(trip.since, now));
+            .retain(|trip| Some(trip.route) != place.route && counts(trip.since));
         for trip in &mut self.tripped {
             trip.proven |= trip.generation <= generation;
         }
         let helped = |strike: &Strike| strike.place == place && place.route.is_some() && strike.refused < generation;
-        self.strikes
-            .retain(|strike| holds(strike.since, now) && !helped(strike));
+        self.strikes.retain(|strike| counts(strike.since) && !helped(strike));
         closed
     }
 
@@ -178,10 +202,6 @@ impl Breaker {
             || !self.held.is_empty()
             || self.strikes.iter().any(|strike| strike.place.route.is_some())
     }
-}
-
-fn holds(since: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(since) < HELD
 }
 
 fn push_bounded<T>(places: &mut Vec<T>, place: T) {
@@ -194,6 +214,8 @@ fn push_bounded<T>(places: &mut Vec<T>, place: T) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HELD: Duration = Duration::from_secs(60);
 
     const HERE: Place = Place {
         origin: 1,
@@ -242,7 +264,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_untried_token_refused_costs_one_fetch_a_minute() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         assert!(breaker.pays(1, false));
         assert!(!breaker.pays(2, false));
         tokio::time::advance(HELD).await;
@@ -251,7 +273,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_accepted_token_refused_costs_a_fetch_each_time_that_the_newer_one_helps() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         for nth in 1..=100 {
             assert!(breaker.pays(nth, true));
             assert!(breaker.suspects());
@@ -264,14 +286,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn refusals_whose_replays_nobody_sees_strike_five_times() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         let paid = (1..=100).filter(|nth| breaker.pays(*nth, true)).count();
         assert_eq!(paid, STRIKES);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_origin_that_strikes_five_times_is_held_until_it_behaves_for_a_minute() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         for nth in 1..=5 {
             assert!(breaker.pays(nth, true));
             breaker.trips(nth, nth);
@@ -288,7 +310,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_route_is_held_once_its_token_is_accepted_elsewhere_and_until_it_accepts() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         breaker.trips(7, 1);
         assert!(breaker.pays(1, true), "revoked twice, for all that is known");
         assert!(!breaker.accepts(1, ELSEWHERE));
@@ -301,7 +323,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_says_when_it_opens_and_when_it_closes() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         let mut rule = |nth| breaker.rule(HERE, Generation::nth(nth), false, Instant::now());
         assert_eq!(rule(1), Ruling::Fetch { closed: false });
         assert_eq!(rule(2), Ruling::Hold { opened: true });
@@ -315,7 +337,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn origins_open_and_close_each_for_itself() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         let rule = |breaker: &mut Breaker, place, nth, accepted| {
             breaker.rule(place, Generation::nth(nth), accepted, Instant::now())
         };
@@ -335,7 +357,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_acceptance_closes_only_where_a_route_was_proven_broken() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         assert!(breaker.pays(1, false) && !breaker.pays(2, false));
         assert!(!breaker.accepts(2, HERE), "held for untried tokens, not for a route");
         breaker.trips(7, 1);
@@ -346,7 +368,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn routes_are_held_each_for_itself_and_for_a_minute() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         breaker.trips(7, 1);
         breaker.trips(8, 2);
         breaker.accepts(1, NOT_KEPT);
@@ -358,7 +380,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_older_token_proves_nothing_and_neither_does_what_was_proven_before() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         let trip = |breaker: &mut Breaker, nth| {
             breaker.trip(HERE, (Generation::nth(nth - 1), Generation::nth(nth)), Instant::now());
         };
@@ -373,7 +395,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_origin_answers_for_itself_alone() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         assert!(breaker.lets(HERE, false) && breaker.lets(ANOTHER_ORIGIN, false));
         assert!(!breaker.lets(HERE, false) && !breaker.lets(ANOTHER_ORIGIN, false));
         // However often one of them is asked about, the other is not forgotten.
@@ -386,7 +408,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_strike_of_a_request_that_was_not_kept_is_not_taken_back() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         for _ in 0..STRIKES {
             assert!(breaker.lets(NOT_KEPT, true));
             breaker.accepts(1000, NOT_KEPT);
@@ -398,7 +420,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_older_token_or_another_origin_takes_no_strike_back() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         for nth in 1..=STRIKES as u64 {
             assert!(breaker.pays(nth, true));
             breaker.accepts(1, HERE);
@@ -409,7 +431,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn strikes_last_longer_only_for_an_origin_that_has_enough_of_them() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         let third = Place { origin: 3, route: None };
         // The first has one too few and is held for its untried token; the third has enough.
         for (place, strikes) in [(HERE, STRIKES - 1), (third, STRIKES)] {
@@ -426,7 +448,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_so_many_places_are_kept_and_not_for_ever() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(HELD);
         for route in 0..10_000 {
             breaker.trips(route, route + 1);
         }

@@ -167,13 +167,13 @@ struct Aloft {
 }
 
 impl Desk {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(policy: &RefreshPolicy) -> Self {
         Self {
             current: None,
             credential: None,
-            schedule: Schedule::default(),
+            schedule: Schedule::new(policy.pauses),
             counted: None,
-            breaker: Breaker::default(),
+            breaker: Breaker::new(policy.pauses.breaker),
             phase: Phase::Open,
             fetches: 0,
             skew: None,
@@ -644,8 +644,8 @@ impl Desk {
         self.refused = None;
         self.elapsed = false;
         self.mark = None;
-        self.schedule = Schedule::default();
-        self.breaker = Breaker::default();
+        self.schedule.forget();
+        self.breaker.forget();
         self.skew = None;
         self.credential = credential.map(|credential| Arc::new(Secret::new(credential)));
         let aloft = self.air.as_ref().map(|air| air.flight.clone());

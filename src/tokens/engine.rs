@@ -76,7 +76,7 @@ impl Engine {
             suspicion: Padded::default(),
             quiet_until: AtomicU64::new(0),
             current: ArcSwapOption::empty(),
-            desk: Mutex::new(Desk::new()),
+            desk: Mutex::new(Desk::new(&policy)),
             published: watch::Sender::new(0),
             grounded: Notify::new(),
             pulse: watch::Sender::new(()),

@@ -9,11 +9,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::{Class, Error, FetchError};
+use crate::lifetime::Pauses;
 use crate::provider::IfLost;
 
 /// What the past says about the next fetch.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
+    pauses: Pauses,
     setback: Option<Setback>,
     /// The end of a minimum interval: callers inside it wait.
     floor: Option<Instant>,
@@ -40,6 +42,18 @@ pub(super) enum Clearance {
 }
 
 impl Schedule {
+    pub(super) fn new(pauses: Pauses) -> Self {
+        Self {
+            pauses,
+            ..Self::default()
+        }
+    }
+
+    /// The past is no matter any more.
+    pub(super) fn forget(&mut self) {
+        *self = Self::new(self.pauses);
+    }
+
     /// Asked by a request that has no token to go out with.
     pub(super) fn needed(&self, now: Instant, min_interval: Duration) -> Clearance {
         let Some(setback) = &self.setback else {
@@ -60,7 +74,7 @@ impl Schedule {
                 Clearance::Deny(setback.error.clone().reclassified(class).into())
             }
             // Not with a credential that may be spent: that is presented once a minute.
-            Class::Transient if self.lost == 0 && now.saturating_duration_since(setback.at) >= PROBE => {
+            Class::Transient if self.lost == 0 && now.saturating_duration_since(setback.at) >= self.pauses.probe => {
                 Clearance::Go(None)
             }
             // So near that waiting is kinder than failing.
@@ -88,7 +102,7 @@ impl Schedule {
     pub(super) fn succeeded(&mut self, now: Instant, pause: Option<Duration>) {
         *self = Self {
             floor: pause.map(|pause| now + pause),
-            ..Self::default()
+            ..Self::new(self.pauses)
         };
     }
 
@@ -145,16 +159,31 @@ impl Schedule {
         let pause = match class {
             Class::Ambiguous if gives_up(if_lost) => return None,
             Class::Ambiguous => MINUTE,
-            Class::Terminal | Class::NeedsInteraction | Class::Config => verdict_pause(failures),
+            Class::Terminal | Class::NeedsInteraction | Class::Config => doubled(self.pauses.verdict, failures),
             // `Retry-After: 0`, again and again, would be a storm.
             Class::Throttled {
                 retry_after: Some(wait),
-            } if wait >= LEAST_THROTTLE => wait.min(LONGEST_THROTTLE).max(least_after(failures)),
-            Class::Transient | Class::Throttled { .. } => backoff(failures),
+            } if wait >= LEAST_THROTTLE => wait.min(self.pauses.patience).max(self.least_after(failures)),
+            Class::Transient | Class::Throttled { .. } => {
+                let jitter = 1.0 + JITTER * fastrand::f64();
+                doubled(self.pauses.backoff, failures)
+                    .mul_f64(jitter)
+                    .max(self.least_after(failures))
+            }
         };
         // Until the issuer gives a verdict, what may be spent already is presented once a minute.
         let least = if self.lost > 0 { MINUTE } else { Duration::ZERO };
         Some(pause.max(least))
+    }
+
+    /// From the seventh attempt on, also where an issuer says "in a second" each time.
+    fn least_after(&self, failures: u32) -> Duration {
+        let (_, longest) = self.pauses.backoff;
+        if failures >= 6 {
+            MINUTE.min(longest)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// A lost answer is judged by the provider's policy. So is any later failure but a verdict, where the
@@ -230,30 +259,21 @@ fn gives_up(if_lost: IfLost) -> bool {
 const MINUTE: Duration = Duration::from_secs(60);
 /// On top of each gap, up to this share of it.
 const JITTER: f64 = 0.2;
-const PROBE: Duration = Duration::from_secs(30);
 const LEAST_THROTTLE: Duration = Duration::from_secs(1);
-const LONGEST_THROTTLE: Duration = Duration::from_secs(3600);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(120);
 
-fn backoff(failures: u32) -> Duration {
-    let doubled = Duration::from_secs(1 << failures.saturating_sub(1).min(7)).min(LONGEST_BACKOFF);
-    doubled
-        .mul_f64(1.0 + JITTER * fastrand::f64())
-        .max(least_after(failures))
-}
-
-/// From the seventh attempt on, also where an issuer says "in a second" each time.
-fn least_after(failures: u32) -> Duration {
-    if failures >= 6 { MINUTE } else { Duration::ZERO }
-}
-
-fn verdict_pause(failures: u32) -> Duration {
-    10 * MINUTE * (1 << failures.saturating_sub(1).min(3)).min(6)
+/// The first pause, doubled with each failure after it.
+fn doubled((first, longest): (Duration, Duration), failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(31);
+    first.saturating_mul(1 << doublings).min(longest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn probe() -> Duration {
+        Pauses::default().probe
+    }
 
     fn wait(schedule: &Schedule) -> Option<Duration> {
         let until = schedule.setback.as_ref().unwrap().until?;
@@ -431,12 +451,12 @@ mod tests {
         tokio::time::advance(MINUTE).await;
         let next = schedule.failed(FetchError::transient("down"), IfLost::ReplayOnce, Instant::now());
         assert_eq!((next.class(), wait(&schedule)), (Class::Transient, Some(MINUTE)));
-        tokio::time::advance(PROBE).await;
+        tokio::time::advance(probe()).await;
         assert_eq!(cleared(&schedule), None);
-        tokio::time::advance(MINUTE - PROBE).await;
+        tokio::time::advance(MINUTE - probe()).await;
         assert_eq!(cleared(&schedule), Some(Duration::ZERO));
 
-        for if_lost in [IfLost::NeverReplay, IfLost::ReplayWithin(PROBE)] {
+        for if_lost in [IfLost::NeverReplay, IfLost::ReplayWithin(probe())] {
             let mut schedule = Schedule::default();
             let untouched = schedule.failed(FetchError::transient("down"), if_lost, Instant::now());
             assert_eq!(untouched.class(), Class::Transient);
@@ -472,10 +492,10 @@ mod tests {
     async fn a_probe_that_is_asked_for_patience_has_it() {
         let mut schedule = Schedule::default();
         for _ in 0..9 {
-            tokio::time::advance(2 * LONGEST_BACKOFF).await;
+            tokio::time::advance(2 * (2 * MINUTE)).await;
             schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
         }
-        tokio::time::advance(PROBE).await;
+        tokio::time::advance(probe()).await;
         let seventy = Duration::from_secs(70);
         let error = FetchError::throttled(Some(seventy), "slow down");
         schedule.failed(error, IfLost::Idempotent, Instant::now());
@@ -494,5 +514,43 @@ mod tests {
         assert_eq!(aborted(IfLost::ReplayOnce, 2), (Some(Class::Ambiguous), 2));
         assert_eq!(aborted(IfLost::NeverReplay, 1), (Some(Class::Ambiguous), 1));
         assert_eq!(aborted(IfLost::Idempotent, 1), (Some(Class::Transient), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_pause_is_the_policys() {
+        let seconds = Duration::from_secs;
+        let pauses = Pauses {
+            backoff: (seconds(3), seconds(10)),
+            probe: seconds(5),
+            patience: seconds(50),
+            verdict: (seconds(7), seconds(20)),
+            ..Pauses::default()
+        };
+        let mut schedule = Schedule::new(pauses);
+        for least in [3, 6, 10, 10, 10, 10, 10, 10] {
+            schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
+            let wait = wait(&schedule).unwrap();
+            assert!(
+                wait >= seconds(least) && wait <= seconds(least).mul_f64(1.2),
+                "{wait:?}"
+            );
+            tokio::time::advance(wait).await;
+        }
+        schedule.failed(FetchError::transient("down"), IfLost::Idempotent, Instant::now());
+        tokio::time::advance(seconds(5)).await;
+        assert!(matches!(
+            schedule.needed(Instant::now(), Duration::ZERO),
+            Clearance::Go(None)
+        ));
+        schedule.forget();
+        let patience = FetchError::throttled(Some(seconds(500)), "patience");
+        schedule.failed(patience, IfLost::Idempotent, Instant::now());
+        assert_eq!(wait(&schedule), Some(seconds(50)));
+        schedule.forget();
+        for pause in [7, 14, 20, 20] {
+            schedule.failed(FetchError::terminal("over"), IfLost::ReplayOnce, Instant::now());
+            assert_eq!(wait(&schedule), Some(seconds(pause)));
+            tokio::time::advance(seconds(pause)).await;
+        }
     }
 }

@@ -395,8 +395,8 @@ async fn an_old_flight_that_dies_does_not_taint_a_new_credential() {
         IfLost::ReplayOnce,
         Clock::of_tokio(),
     );
-    let mut desk = desk::Desk::new();
     let policy = RefreshPolicy::default();
+    let mut desk = desk::Desk::new(&policy);
     let nobody = crate::event::Observers::default();
     let at = desk::Outlook {
         observers: &nobody,

@@ -139,8 +139,13 @@ async fn a_provider_is_asked_once_a_token_for_more_than_a_newer_one_and_its_answ
         panic!("a step-up that asks twice, or has forgotten")
     };
     assert!(answer.demand().is_some());
-    // A newer token is another question.
+    // A newer token is another question, once somebody took it.
     let third = tokens.refresh().await.unwrap();
+    assert!(matches!(
+        refuse(&third),
+        Refusal::HandBack(HandedBack::Breaker, Some(_))
+    ));
+    tokens.engine().accept(number(&third), || ELSEWHERE);
     assert!(matches!(refuse(&third), Refusal::Wait(_)));
     settle().await;
     assert_eq!(issuer.fetches(), 4);
