@@ -116,7 +116,7 @@ fn line(token: &str, event: &Event) -> Bytes {
 
 fn described(event: &Event) -> Value {
     match event {
-        Event::FetchBegan { cause, .. } => json!({ "event": "fetch_began", "cause": word(cause) }),
+        Event::FetchBegan { cause, .. } => json!({ "event": "fetch_began", "cause": cause.as_str() }),
         Event::Renewed {
             generation,
             cause,
@@ -127,7 +127,7 @@ fn described(event: &Event) -> Value {
         } => json!({
             "event": "renewed",
             "generation": generation.get(),
-            "cause": word(cause),
+            "cause": cause.as_str(),
             "took_ms": millis(*took),
             "expires_in_ms": millis(*expires_in),
             "waited": waited,
@@ -140,40 +140,39 @@ fn described(event: &Event) -> Value {
             ..
         } => json!({
             "event": "fetch_failed",
-            "cause": word(cause),
+            "cause": cause.as_str(),
             "class": answer::class(error),
             "error": error.to_string(),
             "took_ms": millis(*took),
             "waited": waited,
         }),
-        Event::Discarded { cause, .. } => json!({ "event": "discarded", "cause": word(cause) }),
+        Event::Discarded { cause, .. } => json!({ "event": "discarded", "cause": cause.as_str() }),
         Event::Warned {
             generation, warning, ..
-        } => json!({ "event": "warned", "generation": generation.get(), "warning": word(warning) }),
+        } => json!({ "event": "warned", "generation": generation.get(), "warning": warning.as_str() }),
         Event::Refused { generation, .. } => json!({ "event": "refused", "generation": generation.get() }),
         Event::BreakerHeld { generation, .. } => json!({ "event": "breaker_held", "generation": generation.get() }),
         Event::Replayed {
             refused, generation, ..
         } => json!({ "event": "replayed", "refused": refused.get(), "generation": generation.get() }),
         Event::HandedBack { generation, reason, .. } => {
-            json!({ "event": "handed_back", "generation": generation.get(), "reason": word(reason) })
+            json!({ "event": "handed_back", "generation": generation.get(), "reason": reason.as_str() })
         }
-        Event::WithoutToken { reason, .. } => json!({ "event": "without_token", "reason": word(reason) }),
-        // Added since; its name is all that can be said.
-        other => json!({ "event": word(other) }),
-    }
-}
-
-/// The name of a variant, as JSON has it: `NotKept` is `not_kept`.
-fn word(variant: &impl Debug) -> String {
-    let mut word = String::new();
-    for letter in format!("{variant:?}").chars().take_while(char::is_ascii_alphanumeric) {
-        if letter.is_ascii_uppercase() && !word.is_empty() {
-            word.push('_');
+        Event::WithoutToken { reason, .. } => json!({ "event": "without_token", "reason": reason.as_str() }),
+        Event::Skipped { cause, reason, .. } => {
+            json!({ "event": "skipped", "cause": cause.as_str(), "reason": reason.as_str() })
         }
-        word.push(letter.to_ascii_lowercase());
+        Event::Waited { took, ended, .. } => {
+            json!({ "event": "waited", "took_ms": millis(*took), "ended": ended.as_str() })
+        }
+        Event::BreakerOpened { generation, .. } => json!({ "event": "breaker_opened", "generation": generation.get() }),
+        Event::BreakerClosed { generation, .. } => json!({ "event": "breaker_closed", "generation": generation.get() }),
+        Event::Installed => json!({ "event": "installed" }),
+        Event::SignedOut => json!({ "event": "signed_out" }),
+        Event::ShutDown => json!({ "event": "shut_down" }),
+        // Added since.
+        _ => json!({ "event": "other" }),
     }
-    word
 }
 
 pub(crate) fn millis(duration: Duration) -> u64 {
