@@ -2,8 +2,8 @@
 //!
 //! Nothing in this folder knows HTTP. Read it in this order: [`desk`] (the decisions), [`flight`]
 //! (one fetch and who waits for it), [`fetch`] (its task, and how it lands), [`schedule`] and
-//! [`breaker`] (when not to fetch), [`keeper`] (fetching without traffic), [`engine`] (how decisions are carried out). What it takes
-//! for threads to share all this comes from [`sync`].
+//! [`breaker`] (when not to fetch), [`keeper`] (fetching without traffic), [`engine`] (how decisions are
+//! carried out). What it takes for threads to share all this comes from [`sync`].
 
 mod breaker;
 mod desk;
