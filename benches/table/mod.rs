@@ -4,6 +4,9 @@
 //! rounds of all cases, with a changing case first: the median time of each, and the medians of the
 //! ratios within a round. Compare ratios; a shared machine makes the times differ from run to run.
 
+#[allow(dead_code)] // Not every benchmark writes one.
+pub(crate) mod figures;
+
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
