@@ -2,14 +2,14 @@
 
 use std::task::{Context, Poll};
 
-use http::{Response, request};
+use http::{Response, StatusCode, request};
 use tower_service::Service;
 
 use crate::error::BoxError;
 use crate::origin::route_of;
 use crate::replay::{Head, Replay};
 use crate::token::Generation;
-use crate::tokens::Place;
+use crate::tokens::{Engine, Place};
 
 /// A request that carries the token, or will.
 pub(crate) struct Attempt<Saved> {
@@ -74,6 +74,16 @@ impl<Saved> Attempt<Saved> {
                 let kept = self.kept.as_ref()?;
                 Some(route_of(self.origin, kept.head.uri()))
             }),
+        }
+    }
+
+    /// Remembers that the token is good. An error says nothing about it: a gateway's 502 did not look.
+    #[inline]
+    pub(crate) fn accepted(&self, status: StatusCode, engine: &Engine) {
+        if (status.is_success() || status.is_redirection())
+            && let Some(generation) = self.generation
+        {
+            engine.accept(generation, || self.place());
         }
     }
 

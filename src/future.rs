@@ -15,10 +15,9 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response, StatusCode, request, response};
+use http::{Request, Response, request, response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -30,7 +29,7 @@ use crate::event::{Event, HandedBack};
 use crate::inject::Inject;
 use crate::presentation::Boarding;
 use crate::replay::Replay;
-use crate::service::{Core, Lane};
+use crate::service::{Core, Moored};
 use crate::tokens::{Landed, Landing, Place, Refusal, unmet};
 
 pin_project! {
@@ -45,7 +44,7 @@ pin_project! {
         C: Classify<ResBody>,
         I: Inject,
     {
-        lane: Arc<Lane<S, R, C, I>>,
+        moored: Moored<S, R, C, I>,
         // `None`: the request goes out without the token, and its answer is not judged.
         attempt: Option<Attempt<R::Saved>>,
         #[pin]
@@ -78,9 +77,9 @@ where
     I: Inject,
 {
     #[inline]
-    pub(crate) fn sending(lane: Arc<Lane<S, R, C, I>>, future: S::Future, attempt: Option<Attempt<R::Saved>>) -> Self {
+    pub(crate) fn sending(moored: Moored<S, R, C, I>, future: S::Future, attempt: Option<Attempt<R::Saved>>) -> Self {
         Self {
-            lane,
+            moored,
             attempt,
             state: State::Sending { future },
         }
@@ -88,14 +87,14 @@ where
 
     #[cold]
     pub(crate) fn waiting(
-        lane: Arc<Lane<S, R, C, I>>,
+        moored: Moored<S, R, C, I>,
         landing: Landing,
         request: (request::Parts, R::Body),
         origin: u64,
         kept: Option<Box<Kept<R::Saved>>>,
     ) -> Self {
         Self {
-            lane,
+            moored,
             attempt: Some(Attempt::first(None, origin, kept)),
             state: State::Waiting {
                 paused: Some(Paused::new(request.0, request.1)),
@@ -105,9 +104,9 @@ where
     }
 
     #[cold]
-    pub(crate) fn failed(lane: Arc<Lane<S, R, C, I>>, error: Error) -> Self {
+    pub(crate) fn failed(moored: Moored<S, R, C, I>, error: Error) -> Self {
         Self {
-            lane,
+            moored,
             attempt: None,
             state: State::Failed { error: Some(error) },
         }
@@ -124,35 +123,55 @@ where
 {
     type Output = Result<Response<C::Body>, BoxError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    /// The short way, because almost every call takes it.
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.as_mut().project();
+        let StateProj::Sending { future } = this.state.project() else {
+            return self.poll_slowly(None, cx);
+        };
+        match future.poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(response)) if this.attempt.is_none() || this.moored.classify.accepts(response.status()) => {
+                if let Some(attempt) = this.attempt {
+                    attempt.accepted(response.status(), this.moored.engine());
+                    // A body that is still being sent need not be recorded any longer.
+                    *this.attempt = None;
+                }
+                Poll::Ready(Ok(this.moored.classify.pass(response)))
+            }
+            Poll::Ready(answer) => self.poll_slowly(Some(answer), cx),
+        }
+    }
+}
+
+impl<S, R, C, I, B, ResBody> ResponseFuture<S, R, C, I, B, ResBody>
+where
+    S: Service<Request<R::Body>, Response = Response<ResBody>> + Clone,
+    S::Error: Into<BoxError>,
+    R: Replay<B>,
+    C: Classify<ResBody>,
+    I: Inject,
+{
+    /// Every other way, from an answer that the inner service has given, or from where it stands.
+    #[inline(never)]
+    fn poll_slowly(
+        self: Pin<&mut Self>,
+        mut answer: Option<Result<Response<ResBody>, S::Error>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<<Self as Future>::Output> {
         let mut this = self.project();
         loop {
             let way = Way {
-                lane: this.lane,
+                core: this.moored,
                 attempt: this.attempt,
                 types: PhantomData,
             };
             let step = match this.state.as_mut().project() {
-                StateProj::Sending { future } => {
-                    let (head, body) = match ready!(future.poll(cx)) {
-                        Ok(response) => response.into_parts(),
-                        Err(error) => {
-                            *this.attempt = None;
-                            return Poll::Ready(Err(error.into()));
-                        }
-                    };
-                    match way.verdict(&head) {
-                        // In one go, because this is where almost every call ends.
-                        Verdict::Accept => {
-                            way.accepted(head.status);
-                            let body = way.lane.core.classify.pass(body);
-                            // A body that is still being sent need not be recorded any longer.
-                            *this.attempt = None;
-                            return Poll::Ready(Ok(Response::from_parts(head, body)));
-                        }
-                        verdict => way.answered(verdict, head, body),
-                    }
-                }
+                StateProj::Sending { future } => match answer.take() {
+                    Some(answer) => way.answered(answer),
+                    None => way.answered(ready!(future.poll(cx))),
+                },
                 StateProj::Inspecting { head, inspecting } => {
                     let (verdict, body) = ready!(inspecting.poll(cx));
                     way.inspected(verdict, head.take(), body)
@@ -233,35 +252,27 @@ where
     R: Replay<B>,
     I: Inject,
 {
-    lane: &'a Lane<S, R, C, I>,
+    core: &'a Core<S, R, C, I>,
     attempt: &'a mut Option<Attempt<R::Saved>>,
     types: PhantomData<fn(B) -> ResBody>,
 }
 
 impl<S, R, C, I, B, ResBody> Way<'_, S, R, C, I, B, ResBody>
 where
-    S: Service<Request<R::Body>> + Clone,
+    S: Service<Request<R::Body>, Response = Response<ResBody>> + Clone,
+    S::Error: Into<BoxError>,
     R: Replay<B>,
     C: Classify<ResBody>,
     I: Inject,
 {
-    #[inline]
-    fn core(&self) -> &Core<S, R, C, I> {
-        &self.lane.core
-    }
-
-    /// What the head of an answer says. Without our token on the request it is the caller's business.
-    #[inline]
-    fn verdict(&self, head: &response::Parts) -> Verdict {
-        match self.attempt {
-            Some(_) => self.core().classify.head(head),
-            None => Verdict::Accept,
-        }
-    }
-
-    /// An answer to look into, or a refusal.
-    fn answered(self, verdict: Verdict, head: response::Parts, body: ResBody) -> StepOf<S, R, C, B, ResBody> {
-        let classify = &self.lane.core.classify;
+    /// An answer that has to be looked at.
+    fn answered(self, answer: Result<Response<ResBody>, S::Error>) -> StepOf<S, R, C, B, ResBody> {
+        let (head, body) = match answer {
+            Ok(response) => response.into_parts(),
+            Err(error) => return Step::Done(Err(error.into())),
+        };
+        let classify = &self.core.classify;
+        let verdict = classify.head(&head);
         if let Verdict::Inspect(limit) = verdict
             && let Some(report) = self.report()
         {
@@ -270,13 +281,13 @@ where
                 head: Some(Box::new(head)),
             });
         }
-        self.judged(verdict, Response::from_parts(head, classify.pass(body)))
+        self.judged(verdict, classify.pass(Response::from_parts(head, body)))
     }
 
     /// A word on the token that may come when the response was handed on already.
     fn report(&self) -> Option<Report> {
         let attempt = self.attempt.as_ref()?;
-        let reporter = self.lane.reporter.clone();
+        let reporter = self.core.reporters.here().clone();
         Some(Report::new(reporter, attempt.generation?, attempt.place()))
     }
 
@@ -297,28 +308,19 @@ where
         match verdict {
             Verdict::Refuse(challenge) => self.refused(challenge, response),
             Verdict::Accept => {
-                self.accepted(response.status());
+                if let Some(attempt) = self.attempt {
+                    attempt.accepted(response.status(), self.core.engine());
+                }
                 Step::Done(Ok(response))
             }
             Verdict::Undecided | Verdict::Inspect(_) => Step::Done(Ok(response)),
         }
     }
 
-    /// Remembers that the token is good. An error says nothing about it: a gateway's 502 did not look.
-    #[inline]
-    fn accepted(&self, status: StatusCode) {
-        if (status.is_success() || status.is_redirection())
-            && let Some(attempt) = &*self.attempt
-            && let Some(generation) = attempt.generation
-        {
-            self.core().engine().accept(generation, || attempt.place());
-        }
-    }
-
     /// A server refused the token that this request carried.
     #[cold]
     fn refused(self, challenge: Challenge, mut response: Response<C::Body>) -> StepOf<S, R, C, B, ResBody> {
-        let engine = self.core().engine();
+        let engine = self.core.engine();
         let carried = self
             .attempt
             .as_ref()
@@ -339,7 +341,7 @@ where
             return hand_back(HandedBack::RefusedAgain, response);
         }
         // What cannot be sent again is never refused a second time, so it counts against the origin at once.
-        let kept = attempt.hold(&self.core().replay);
+        let kept = attempt.hold(&self.core.replay);
         let route = place.route.filter(|_| kept);
         match engine.refuse(generation, Place { route, ..place }, challenge) {
             Refusal::HandBack(reason, why) => {
@@ -371,7 +373,12 @@ where
     fn again(self, mut paused: PausedOf<S, R, C, B, ResBody>) -> StepOf<S, R, C, B, ResBody> {
         match self.attempt.as_mut().and_then(Attempt::again) {
             // Checked on every attempt. It passed once, and nothing of it has changed since.
-            Some((head, saved)) if self.core().destination(&head).is_ok() => {
+            Some((head, saved))
+                if self
+                    .core
+                    .destination(&head.uri, &head.headers, &head.extensions)
+                    .is_ok() =>
+            {
                 paused.request = Some((head, Load::Saved(saved)));
                 self.readying(paused, false)
             }
@@ -383,7 +390,7 @@ where
     fn let_go(&self, paused: &mut Option<PausedOf<S, R, C, B, ResBody>>) -> bool {
         paused
             .as_mut()
-            .is_some_and(|paused| paused.let_go::<R, B>(&self.core().replay))
+            .is_some_and(|paused| paused.let_go::<R, B>(&self.core.replay))
     }
 
     fn unreplayable(self, paused: Option<PausedOf<S, R, C, B, ResBody>>) -> StepOf<S, R, C, B, ResBody> {
@@ -395,7 +402,7 @@ where
         match (paused, landed) {
             (None, _) => Step::Done(Err(spent())),
             (Some(paused), Landed::Published | Landed::Superseded) => self.readying(paused, false),
-            (Some(paused), Landed::Failed(error)) => match self.core().engine().last_resort() {
+            (Some(paused), Landed::Failed(error)) => match self.core.engine().last_resort() {
                 Some(_) => self.readying(paused, true),
                 None => self.tokenless(paused.refusal, HandedBack::NotRenewed, error),
             },
@@ -404,7 +411,7 @@ where
 
     /// A token is there; an inner service has to be made ready for the request.
     fn readying(self, mut paused: PausedOf<S, R, C, B, ResBody>, resort: bool) -> StepOf<S, R, C, B, ResBody> {
-        paused.service = Some(self.core().prototype());
+        paused.service = Some(self.core.prototype());
         Step::Next(State::Readying {
             paused: Some(paused),
             resort,
@@ -428,20 +435,20 @@ where
         if let Err(error) = readied {
             return self.give_up(paused.refusal, HandedBack::NotReady, error);
         }
-        let presentation = &self.core().presentation;
-        let boarding = match self.core().engine().last_resort().filter(|_| resort) {
+        let presentation = &self.core.presentation;
+        let boarding = match self.core.engine().last_resort().filter(|_| resort) {
             Some(current) => presentation.put(&current, &mut head),
             None => presentation.board(&mut head),
         };
         match boarding {
             Boarding::Aboard(generation) => {
-                let Some(body) = load.into_body::<R, B>(&self.core().replay) else {
+                let Some(body) = load.into_body::<R, B>(&self.core.replay) else {
                     return self.unreplayable(Some(paused));
                 };
                 if let Some(attempt) = &mut *self.attempt {
                     attempt.generation = Some(generation);
                     if let Some(refused) = attempt.refused {
-                        self.core().engine().tell(&Event::Replayed { refused, generation });
+                        self.core.engine().tell(&Event::Replayed { refused, generation });
                     }
                 }
                 Step::Next(State::Sending {
@@ -488,7 +495,7 @@ where
             .as_ref()
             .and_then(|attempt| attempt.refused.or(attempt.generation));
         if let Some(generation) = refused {
-            self.core().engine().tell(&Event::HandedBack { generation, reason });
+            self.core.engine().tell(&Event::HandedBack { generation, reason });
         }
         Step::Done(Ok(response))
     }

@@ -7,9 +7,9 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, Entry};
+use http::header::{AUTHORIZATION, COOKIE, Entry, MaxSizeReached};
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Uri, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
 
 use crate::error::Error;
 use crate::percent;
@@ -41,6 +41,14 @@ pub trait Inject: Send + Sync + 'static {
     fn is_present(&self, head: &request::Parts) -> bool {
         let _ = head;
         false
+    }
+
+    /// For what is a header and nothing else: [puts](Self::put) it there, unless one
+    /// [is present](Self::is_present); whether it did. Spares most calls taking the request apart.
+    /// Default: `None`, and the layer asks those two.
+    fn offer(&self, ready: &Self::Ready, headers: &mut HeaderMap) -> Option<bool> {
+        let _ = (ready, headers);
+        None
     }
 }
 
@@ -79,6 +87,39 @@ impl Authorization {
 #[derive(Debug)]
 pub struct ReadyHeader(Striped<HeaderValue>);
 
+impl ReadyHeader {
+    #[inline]
+    fn value(&self) -> HeaderValue {
+        self.0.here().clone()
+    }
+}
+
+/// One look is enough: that the caller has such a header shows when ours stands behind it, and can be taken away.
+/// A map that is full (32,768 headers) takes no token.
+#[inline]
+fn is_alone(appended: Result<bool, MaxSizeReached>, name: &HeaderName, headers: &mut HeaderMap) -> bool {
+    match appended {
+        Ok(false) => true,
+        Ok(true) => withdraw(name, headers),
+        Err(_) => false,
+    }
+}
+
+/// Takes the last header of this name away; the others stay where they are.
+#[cold]
+fn withdraw(name: &HeaderName, headers: &mut HeaderMap) -> bool {
+    if let Entry::Occupied(mut entry) = headers.entry(name) {
+        let mut theirs: Vec<_> = entry.iter().cloned().collect();
+        theirs.pop();
+        let mut theirs = theirs.into_iter();
+        if let Some(first) = theirs.next() {
+            entry.insert(first);
+        }
+        theirs.for_each(|value| entry.append(value));
+    }
+    false
+}
+
 impl Inject for Authorization {
     type Ready = ReadyHeader;
 
@@ -95,12 +136,21 @@ impl Inject for Authorization {
 
     #[inline]
     fn put(&self, ready: &ReadyHeader, head: &mut request::Parts) {
-        head.headers.insert(AUTHORIZATION, ready.0.here().clone());
+        head.headers.insert(AUTHORIZATION, ready.value());
     }
 
     #[inline]
     fn is_present(&self, head: &request::Parts) -> bool {
         !self.overwrite && head.headers.contains_key(AUTHORIZATION)
+    }
+
+    #[inline]
+    fn offer(&self, ready: &ReadyHeader, headers: &mut HeaderMap) -> Option<bool> {
+        if self.overwrite {
+            return Some(headers.try_insert(AUTHORIZATION, ready.value()).is_ok());
+        }
+        let appended = headers.try_append(AUTHORIZATION, ready.value());
+        Some(is_alone(appended, &AUTHORIZATION, headers))
     }
 }
 
@@ -146,12 +196,21 @@ impl Inject for Header {
 
     #[inline]
     fn put(&self, ready: &ReadyHeader, head: &mut request::Parts) {
-        head.headers.insert(&self.name, ready.0.here().clone());
+        head.headers.insert(&self.name, ready.value());
     }
 
     #[inline]
     fn is_present(&self, head: &request::Parts) -> bool {
         !self.overwrite && head.headers.contains_key(&self.name)
+    }
+
+    #[inline]
+    fn offer(&self, ready: &ReadyHeader, headers: &mut HeaderMap) -> Option<bool> {
+        if self.overwrite {
+            return Some(headers.try_insert(&self.name, ready.value()).is_ok());
+        }
+        let appended = headers.try_append(&self.name, ready.value());
+        Some(is_alone(appended, &self.name, headers))
     }
 }
 
@@ -421,6 +480,50 @@ mod tests {
         let ready = inject.ready(&Token::bearer(secret)).unwrap();
         inject.put(&ready, &mut head);
         head
+    }
+
+    /// What the headers are after an offer, in order, and whether it was taken.
+    fn offer<I: Inject>(inject: &I, headers: &[(&str, &str)]) -> (Vec<String>, bool) {
+        let ready = inject.ready(&Token::bearer("test-a")).unwrap();
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        let taken = inject.offer(&ready, &mut map).unwrap();
+        let line = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+        (map.iter().map(line).collect(), taken)
+    }
+
+    #[test]
+    fn an_offer_leaves_what_the_caller_has_as_it_is() {
+        let theirs = [
+            ("a", "1"),
+            ("authorization", "Basic x"),
+            ("b", "2"),
+            ("authorization", "Basic y"),
+            ("x-api-key", "k"),
+        ];
+        let before = [
+            "a: 1",
+            "authorization: Basic x",
+            "authorization: Basic y",
+            "b: 2",
+            "x-api-key: k",
+        ];
+        let (after, taken) = offer(&Authorization::new(), &theirs);
+        assert_eq!((&after[..], taken), (&before.map(String::from)[..], false));
+        let (after, taken) = offer(&Header::new(HeaderName::from_static("x-api-key")), &theirs);
+        assert_eq!((&after[..], taken), (&before.map(String::from)[..], false));
+        let (after, taken) = offer(&Authorization::new().overwrite(), &theirs);
+        assert!(taken && after.contains(&"authorization: Bearer test-a".into()) && after.len() == 4);
+    }
+
+    #[test]
+    fn an_offer_is_taken_where_there_is_room() {
+        let taken = (vec!["a: 1".to_owned(), "authorization: Bearer test-a".to_owned()], true);
+        assert_eq!(offer(&Authorization::new(), &[("a", "1")]), taken);
+        let key = Header::new(HeaderName::from_static("x-api-key")).prefix("Key ");
+        assert_eq!(offer(&key, &[]), (vec!["x-api-key: Key test-a".to_owned()], true));
     }
 
     #[test]

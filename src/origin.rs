@@ -8,9 +8,9 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use http::header::HOST;
 use http::uri::{Authority, Scheme, Uri};
-use http::{HeaderMap, request};
 
 use crate::error::Error;
 use crate::event::WithoutToken;
@@ -73,36 +73,44 @@ impl Origins {
     }
 
     /// Where a request would go, if the token may go with it.
-    #[inline]
-    pub(crate) fn check(&self, head: &request::Parts) -> Result<u64, Outside> {
-        match (head.uri.scheme(), head.uri.authority()) {
-            (Some(scheme), Some(authority)) => self.check_authority(scheme, authority, &head.headers),
-            _ => self.check_path(&head.uri, &head.headers),
+    #[inline(always)]
+    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<u64, Outside> {
+        // Almost every request of almost every layer, without a call.
+        if let (Some(scheme), Some(authority), Some(first)) = (uri.scheme(), uri.authority(), self.listed.first())
+            && first.is_as_written(scheme, authority)
+            && !headers.contains_key(&HOST)
+        {
+            return Ok(first.place);
+        }
+        self.check_closely(uri, headers)
+    }
+
+    #[inline(never)]
+    fn check_closely(&self, uri: &Uri, headers: &HeaderMap) -> Result<u64, Outside> {
+        match (uri.scheme(), uri.authority()) {
+            (Some(scheme), Some(authority)) => self.check_authority(scheme, authority, headers),
+            _ => self.check_path(uri, headers),
         }
     }
 
-    #[inline]
     fn check_authority(&self, scheme: &Scheme, authority: &Authority, headers: &HeaderMap) -> Result<u64, Outside> {
         let place = match self.listed.iter().find(|origin| origin.is(scheme, authority.as_str())) {
             Some(origin) => origin.place,
-            None if self.any_https && *scheme == Scheme::HTTPS && !authority.as_str().contains('@') => {
-                place_of(authority.as_str())
-            }
-            None => return Err(Outside::Elsewhere(WithoutToken::Origin)),
+            None => self.unlisted(scheme, authority)?,
         };
-        // A shared front end routes by `Host`: one that differs would take the token to somebody else.
-        let same = |host: &[u8]| {
-            without_default_port(scheme, host)
-                .eq_ignore_ascii_case(without_default_port(scheme, authority.as_str().as_bytes()))
-        };
-        if headers.get_all(HOST).iter().all(|host| same(host.as_bytes())) {
-            Ok(place)
+        is_same_host(scheme, authority, headers)?;
+        Ok(place)
+    }
+
+    fn unlisted(&self, scheme: &Scheme, authority: &Authority) -> Result<u64, Outside> {
+        let authority = authority.as_str();
+        if self.any_https && *scheme == Scheme::HTTPS && !authority.contains('@') {
+            Ok(place_of(authority))
         } else {
-            Err(Outside::Elsewhere(WithoutToken::Host))
+            Err(Outside::Elsewhere(WithoutToken::Origin))
         }
     }
 
-    #[cold]
     fn check_path(&self, uri: &Uri, headers: &HeaderMap) -> Result<u64, Outside> {
         if !self.peer {
             return Err(match uri.authority() {
@@ -161,6 +169,8 @@ pub(crate) enum Outside {
     Elsewhere(WithoutToken),
     /// The request names no host at all, so nobody can say: an error.
     Nowhere,
+    /// It is the very request that the token waits for: an error.
+    Recursion,
 }
 
 /// A number for a URL's path at a place, to tell routes apart.
@@ -179,6 +189,17 @@ fn place_of(authority: &str) -> u64 {
     hasher.finish()
 }
 
+/// A shared front end routes by `Host`: one that differs would take the token to somebody else.
+fn is_same_host(scheme: &Scheme, authority: &Authority, headers: &HeaderMap) -> Result<(), Outside> {
+    let asked = without_default_port(scheme, authority.as_str().as_bytes());
+    let same = |host: &[u8]| without_default_port(scheme, host).eq_ignore_ascii_case(asked);
+    if headers.get_all(HOST).iter().all(|host| same(host.as_bytes())) {
+        Ok(())
+    } else {
+        Err(Outside::Elsewhere(WithoutToken::Host))
+    }
+}
+
 fn without_default_port<'a>(scheme: &Scheme, host: &'a [u8]) -> &'a [u8] {
     let port: &[u8] = if *scheme == Scheme::HTTPS { b":443" } else { b":80" };
     host.strip_suffix(port).unwrap_or(host)
@@ -187,9 +208,10 @@ fn without_default_port<'a>(scheme: &Scheme, host: &'a [u8]) -> &'a [u8] {
 #[derive(Clone)]
 struct Origin {
     scheme: Scheme,
-    /// As a URL may write it: with its port, and without if it is the scheme's own.
+    is_https: bool,
+    /// As URLs write it in most cases: without the port if it is the scheme's own.
+    shortest: String,
     with_port: String,
-    bare: Option<String>,
     place: u64,
 }
 
@@ -236,31 +258,26 @@ impl Origin {
         let with_port = format!("{host}:{port}");
         Ok(Self {
             place: HASH.hash_one((scheme.as_str(), &with_port)),
-            bare: (port == default_port).then_some(host),
+            shortest: if port == default_port { host } else { with_port.clone() },
+            is_https: scheme == Scheme::HTTPS,
             scheme,
             with_port,
         })
     }
 
-    #[inline]
+    /// As almost every URL writes it: lower case, no port that goes without saying.
+    #[inline(always)]
+    fn is_as_written(&self, scheme: &Scheme, authority: &Authority) -> bool {
+        self.is_https && scheme.as_str() == "https" && authority.as_str() == self.shortest
+    }
+
     fn is(&self, scheme: &Scheme, authority: &str) -> bool {
         self.is_host(authority.as_bytes()) && self.scheme == *scheme
     }
 
-    #[inline]
     fn is_host(&self, host: &[u8]) -> bool {
-        let bare = self
-            .bare
-            .as_ref()
-            .is_some_and(|bare| is_same_host(host, bare.as_bytes()));
-        bare || is_same_host(host, self.with_port.as_bytes())
+        host.eq_ignore_ascii_case(self.shortest.as_bytes()) || host.eq_ignore_ascii_case(self.with_port.as_bytes())
     }
-}
-
-/// Almost every URL writes its host in lower case, and then this is one comparison of memory.
-#[inline]
-fn is_same_host(host: &[u8], known: &[u8]) -> bool {
-    host == known || host.eq_ignore_ascii_case(known)
 }
 
 impl fmt::Debug for Origin {
@@ -279,7 +296,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn head(uri: &str, host: &[&str]) -> request::Parts {
+    fn head(uri: &str, host: &[&str]) -> http::request::Parts {
         let mut request = http::Request::get(uri);
         for host in host {
             request = request.header(HOST, *host);
@@ -287,8 +304,13 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
+    fn check(origins: &Origins, uri: &str, host: &[&str]) -> Result<u64, Outside> {
+        let head = head(uri, host);
+        origins.check(&head.uri, &head.headers)
+    }
+
     fn goes(origins: &Origins, uri: &str) -> bool {
-        origins.check(&head(uri, &[])).is_ok()
+        check(origins, uri, &[]).is_ok()
     }
 
     #[test]
@@ -331,24 +353,24 @@ mod tests {
     #[test]
     fn a_foreign_host_header_keeps_the_token_here() {
         let origins = Origins::only("https://api.example.com").unwrap();
-        let check = |host: &[&str]| origins.check(&head("https://api.example.com/", host)).is_ok();
-        assert!(check(&[]) && check(&["api.example.com"]) && check(&["API.example.com:443"]));
+        let to = |host: &[&str]| check(&origins, "https://api.example.com/", host).is_ok();
+        assert!(to(&[]) && to(&["api.example.com"]) && to(&["API.example.com:443"]));
         let both = origins.clone().and("https://files.example.com").unwrap();
-        let other = head("https://api.example.com/", &["files.example.com"]);
-        assert!(both.check(&other).is_err(), "listed, but not where the URL goes");
-        assert!(!check(&["evil.com"]) && !check(&["api.example.com", "evil.com"]) && !check(&[""]));
+        let other = check(&both, "https://api.example.com/", &["files.example.com"]);
+        assert!(other.is_err(), "listed, but not where the URL goes");
+        assert!(!to(&["evil.com"]) && !to(&["api.example.com", "evil.com"]) && !to(&[""]));
     }
 
     #[test]
     fn a_bare_path_passes_only_for_a_connected_peer_without_a_foreign_host() {
         let listed = Origins::only("https://api.example.com").unwrap();
-        assert_eq!(listed.check(&head("/x", &[])), Err(Outside::Nowhere));
+        assert_eq!(check(&listed, "/x", &[]), Err(Outside::Nowhere));
         let peer = Origins::connected_peer();
         assert!(goes(&peer, "/x") && !goes(&peer, "https://api.example.com/x"));
-        assert!(peer.check(&head("/x", &["api.example.com"])).is_err());
+        assert!(check(&peer, "/x", &["api.example.com"]).is_err());
         let named = peer.and("https://api.example.com").unwrap();
-        assert!(named.check(&head("/x", &["api.example.com"])).is_ok());
-        assert!(named.check(&head("/x", &["evil.com"])).is_err());
+        assert!(check(&named, "/x", &["api.example.com"]).is_ok());
+        assert!(check(&named, "/x", &["evil.com"]).is_err());
     }
 
     #[test]

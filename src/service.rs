@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use http::{Request, Response, request};
+use http::{Extensions, HeaderMap, Request, Response, Uri, request};
 use tower_service::Service;
 
 use crate::attempt::{Attempt, Kept};
@@ -14,25 +14,29 @@ use crate::event::{Event, WithoutToken};
 use crate::future::ResponseFuture;
 use crate::inject::{Authorization, Inject};
 use crate::origin::{NoToken, Outside};
-use crate::presentation::{Boarding, Presentation};
+use crate::presentation::{Boarding, Presentation, Recent};
 use crate::provider::TokenRequest;
 use crate::replay::{Auto, Head, Replay};
-use crate::stripe::Striped;
+use crate::stripe::{Anchor, Handle, Striped};
 use crate::tokens::Engine;
 
 /// A service whose requests carry the current token. Made by [`TokenLayer`](crate::TokenLayer).
 ///
 /// Its error is [`BoxError`]: the inner service's own, as it is, or an [`Error`](crate::Error).
+///
+/// It may be cloned for each request: a clone writes to nothing that other threads write to. One that is called
+/// again and again is a little cheaper, because it remembers what it put on the last request.
 pub struct TokenService<S, R = Auto, C = Unauthorized, I: Inject = Authorization> {
     inner: S,
-    handle: Arc<Lanes<S, R, C, I>>,
+    core: Handle<Core<S, R, C, I>>,
+    recent: Recent<I::Ready>,
 }
-
-type Lanes<S, R, C, I> = Striped<Arc<Lane<S, R, C, I>>>;
 
 /// What all clones of a service share: everything but a readied inner service.
 pub(crate) struct Core<S, R, C, I: Inject> {
     pub(crate) presentation: Arc<Presentation<I>>,
+    /// For response bodies, which outlive the future and do not know these types.
+    pub(crate) reporters: Striped<Arc<Reporter>>,
     pub(crate) replay: R,
     pub(crate) classify: C,
     /// As the layer got it. A replay goes to a clone of this, polled ready first: a clone of a service
@@ -40,31 +44,23 @@ pub(crate) struct Core<S, R, C, I: Inject> {
     prototype: Mutex<S>,
 }
 
-/// A handle on the core whose reference count only the threads of one lane write to.
-#[repr(align(128))]
-pub(crate) struct Lane<S, R, C, I: Inject> {
-    pub(crate) core: Arc<Core<S, R, C, I>>,
-    /// For response bodies, which outlive the future and do not know these types.
-    pub(crate) reporter: Arc<Reporter>,
-}
+/// What the future of a call holds of the core.
+pub(crate) type Moored<S, R, C, I> = Arc<Anchor<Core<S, R, C, I>>>;
 
 impl<S: Clone, R, C, I: Inject> TokenService<S, R, C, I> {
     pub(crate) fn new(inner: S, presentation: Arc<Presentation<I>>, replay: R, classify: C) -> Self {
-        let core = Arc::new(Core {
+        let engine = Arc::downgrade(&presentation.engine);
+        let core = Core {
+            reporters: Striped::new(|| Arc::new(Reporter { engine: engine.clone() })),
             presentation,
             replay,
             classify,
             prototype: Mutex::new(inner.clone()),
-        });
-        let lane = || Lane {
-            core: core.clone(),
-            reporter: Arc::new(Reporter {
-                engine: Arc::downgrade(core.engine()),
-            }),
         };
         Self {
             inner,
-            handle: Arc::new(Striped::new(|| Arc::new(lane()))),
+            core: Handle::new(core),
+            recent: Recent::none(),
         }
     }
 }
@@ -80,17 +76,77 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         self.inner
     }
 
-    /// Answers without the inner service, which gives back the permit that it was polled ready with:
-    /// a call that was not made must not keep others waiting.
+    /// A call that gets no token, or whose token is not known to be fresh.
     #[cold]
-    fn fail<B, ResBody>(&mut self, lane: Arc<Lane<S, R, C, I>>, error: Error) -> ResponseFuture<S, R, C, I, B, ResBody>
+    #[inline(never)]
+    fn call_slowly<B, ResBody>(&mut self, request: Request<B>) -> ResponseFuture<S, R, C, I, B, ResBody>
     where
         S: Service<Request<R::Body>> + Clone,
         R: Replay<B>,
         C: Classify<ResBody>,
     {
-        self.inner = lane.core.prototype();
-        ResponseFuture::failed(lane, error)
+        let moored = self.core.here().clone();
+        let core = &*moored;
+        let (head, body) = request.into_parts();
+        let destination = core.destination_of(&head);
+        let request = Request::from_parts(head, body);
+        let origin = match destination {
+            Ok(origin) => origin,
+            Err(Outside::Elsewhere(reason)) => {
+                let request = core.replay.pass(request);
+                return self.without_token(moored, reason, request);
+            }
+            Err(Outside::Nowhere) => return self.fail(moored, Error::new(Kind::NoAuthority)),
+            Err(Outside::Recursion) => return self.fail(moored, Error::new(Kind::Recursion)),
+        };
+        let mut kept = None;
+        let request = match core.replay.keeps(&request) {
+            true => core.keep(request, &mut kept),
+            false => core.replay.pass(request),
+        };
+        let (mut head, body) = request.into_parts();
+        match core.presentation.board(&mut head) {
+            Boarding::Aboard(generation) => {
+                let future = self.inner.call(Request::from_parts(head, body));
+                ResponseFuture::sending(moored, future, Some(Attempt::first(Some(generation), origin, kept)))
+            }
+            Boarding::Wait(landing) => {
+                // Gives back the permit of the service that was polled ready: the fetch may need it.
+                self.inner = core.prototype();
+                ResponseFuture::waiting(moored, landing, (head, body), origin, kept)
+            }
+            Boarding::Denied(error) => self.fail(moored, error),
+        }
+    }
+
+    /// The request goes out as it came.
+    #[cold]
+    fn without_token<B, ResBody>(
+        &mut self,
+        moored: Moored<S, R, C, I>,
+        reason: WithoutToken,
+        request: Request<R::Body>,
+    ) -> ResponseFuture<S, R, C, I, B, ResBody>
+    where
+        S: Service<Request<R::Body>> + Clone,
+        R: Replay<B>,
+        C: Classify<ResBody>,
+    {
+        moored.engine().tell(&Event::WithoutToken { reason });
+        ResponseFuture::sending(moored, self.inner.call(request), None)
+    }
+
+    /// Answers without the inner service, which gives back the permit that it was polled ready with:
+    /// a call that was not made must not keep others waiting.
+    #[cold]
+    fn fail<B, ResBody>(&mut self, moored: Moored<S, R, C, I>, error: Error) -> ResponseFuture<S, R, C, I, B, ResBody>
+    where
+        S: Service<Request<R::Body>> + Clone,
+        R: Replay<B>,
+        C: Classify<ResBody>,
+    {
+        self.inner = moored.prototype();
+        ResponseFuture::failed(moored, error)
     }
 }
 
@@ -104,29 +160,49 @@ impl<S: Clone, R, C, I: Inject> Core<S, R, C, I> {
 impl<S, R, C, I: Inject> Core<S, R, C, I> {
     #[inline]
     pub(crate) fn engine(&self) -> &Arc<Engine> {
-        self.presentation.tokens.engine()
+        &self.presentation.engine
     }
 
     /// Where the request goes, if the token may go with it.
     #[inline]
-    pub(crate) fn destination(&self, head: &request::Parts) -> Result<u64, Outside> {
-        if !head.extensions.is_empty() && head.extensions.get::<NoToken>().is_some() {
-            return Err(Outside::Elsewhere(WithoutToken::OptedOut));
+    pub(crate) fn destination(&self, uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> Result<u64, Outside> {
+        if !extensions.is_empty() {
+            self.set_aside(extensions)?;
         }
+        self.presentation.origins.check(uri, headers)
+    }
+
+    /// The same, if the caller brought no token of his own.
+    fn destination_of(&self, head: &request::Parts) -> Result<u64, Outside> {
+        self.set_aside(&head.extensions)?;
         if self.presentation.is_present(head) {
             return Err(Outside::Elsewhere(WithoutToken::CallersOwn));
         }
-        self.presentation.origins.check(head)
+        self.presentation.origins.check(&head.uri, &head.headers)
     }
 
-    /// Whether this is the request that our own token waits for.
+    /// What the extensions of a request have to say against the token.
+    fn set_aside(&self, extensions: &Extensions) -> Result<(), Outside> {
+        let waited_for = |request: &TokenRequest| request.engine == self.engine().id();
+        if extensions.get::<TokenRequest>().is_some_and(waited_for) {
+            return Err(Outside::Recursion);
+        }
+        match extensions.get::<NoToken>() {
+            Some(NoToken) => Err(Outside::Elsewhere(WithoutToken::OptedOut)),
+            None => Ok(()),
+        }
+    }
+
+    /// What a second attempt is made of, as far as it is kept.
     #[inline]
-    fn is_recursion(&self, head: &request::Parts) -> bool {
-        !head.extensions.is_empty()
-            && head
-                .extensions
-                .get::<TokenRequest>()
-                .is_some_and(|request| request.engine == self.engine().id())
+    fn keep<B>(&self, request: Request<B>, kept: &mut Option<Box<Kept<R::Saved>>>) -> Request<R::Body>
+    where
+        R: Replay<B>,
+    {
+        let (head, body) = request.into_parts();
+        let (body, saved) = self.replay.prepare(body);
+        *kept = saved.map(|body| Kept::boxed(Head::keep(&head), body));
+        Request::from_parts(head, body)
     }
 }
 
@@ -146,41 +222,25 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let lane = self.handle.here().clone();
-        let core = &*lane.core;
-        let (mut head, body) = request.into_parts();
-        if core.is_recursion(&head) {
-            return self.fail(lane, Error::new(Kind::Recursion));
-        }
-        let origin = match core.destination(&head) {
-            Ok(origin) => origin,
-            Err(Outside::Nowhere) => return self.fail(lane, Error::new(Kind::NoAuthority)),
-            Err(Outside::Elsewhere(reason)) => {
-                core.engine().tell(&Event::WithoutToken { reason });
-                let future = self.inner.call(Request::from_parts(head, core.replay.pass(body)));
-                return ResponseFuture::sending(lane, future, None);
-            }
+        let moored = self.core.settle();
+        let origin = moored.destination(request.uri(), request.headers(), request.extensions());
+        let (Ok(origin), Some(snapshot)) = (origin, moored.presentation.fresh(&mut self.recent)) else {
+            return self.call_slowly(request);
         };
         // Kept before the token is put on it.
-        let (body, kept) = if core.replay.keeps(&head) {
-            let (body, saved) = core.replay.prepare(body);
-            (body, saved.map(|body| Kept::boxed(Head::keep(&head), body)))
-        } else {
-            (core.replay.pass(body), None)
+        let mut kept = None;
+        let mut request = match moored.replay.keeps(&request) {
+            true => moored.keep(request, &mut kept),
+            false => moored.replay.pass(request),
         };
-        match core.presentation.board(&mut head) {
-            Boarding::Aboard(generation) => {
-                let future = self.inner.call(Request::from_parts(head, body));
-                ResponseFuture::sending(lane, future, Some(Attempt::first(Some(generation), origin, kept)))
-            }
-            Boarding::Wait(landing) => {
-                // Gives back the permit of the service that was polled ready: the fetch may need it.
-                self.inner = core.prototype();
-                ResponseFuture::waiting(lane, landing, (head, body), origin, kept)
-            }
-            Boarding::Denied(error) => self.fail(lane, error),
+        let moored = moored.clone();
+        if !moored.presentation.offer(snapshot, &mut request) {
+            return self.without_token(moored, WithoutToken::CallersOwn, request);
         }
+        let attempt = Attempt::first(Some(snapshot.generation), origin, kept);
+        ResponseFuture::sending(moored, self.inner.call(request), Some(attempt))
     }
 }
 
@@ -188,7 +248,8 @@ impl<S: Clone, R, C, I: Inject> Clone for TokenService<S, R, C, I> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            handle: self.handle.clone(),
+            core: self.core.clone(),
+            recent: Recent::none(),
         }
     }
 }
@@ -197,7 +258,7 @@ impl<S: fmt::Debug, R, C, I: Inject> fmt::Debug for TokenService<S, R, C, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenService")
             .field("inner", &self.inner)
-            .field("tokens", &self.handle.here().core.presentation.tokens)
+            .field("tokens", &self.core.presentation.tokens)
             .finish_non_exhaustive()
     }
 }

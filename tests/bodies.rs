@@ -335,8 +335,8 @@ impl<B: Body> tower_token::Classify<B> for Mine {
     fn head(&self, head: &http::response::Parts) -> tower_token::Verdict {
         tower_token::Classify::<B>::head(&self.0, head)
     }
-    fn pass(&self, body: B) -> Self::Body {
-        self.0.pass(body)
+    fn pass(&self, response: Response<B>) -> Response<Self::Body> {
+        self.0.pass(response)
     }
     fn inspect(
         &self,

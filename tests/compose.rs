@@ -311,8 +311,8 @@ impl Classify<Page> for ByBody {
         }
     }
 
-    fn pass(&self, page: Page) -> Judged {
-        Judged { page, limit: None }
+    fn pass(&self, response: Response<Page>) -> Response<Judged> {
+        response.map(|page| Judged { page, limit: None })
     }
 
     fn inspect(&self, head: &response::Parts, page: Page, limit: usize, _: Report) -> Looking {
@@ -479,8 +479,12 @@ impl Replay<String> for Wrapping {
     type Body = Wrapped<String>;
     type Saved = String;
 
-    fn pass(&self, body: String) -> Wrapped<String> {
-        Wrapped::Passed(body)
+    fn keeps(&self, request: &Request<String>) -> bool {
+        !request.headers().contains_key("x-once")
+    }
+
+    fn pass(&self, request: Request<String>) -> Request<Wrapped<String>> {
+        request.map(Wrapped::Passed)
     }
 
     fn prepare(&self, body: String) -> (Wrapped<String>, Option<String>) {
@@ -491,10 +495,6 @@ impl Replay<String> for Wrapping {
     /// `late` is found out only now.
     fn replay(&self, saved: String) -> Option<Wrapped<String>> {
         (saved != "late").then_some(Wrapped::Second(saved))
-    }
-
-    fn keeps(&self, head: &request::Parts) -> bool {
-        !head.headers.contains_key("x-once")
     }
 }
 

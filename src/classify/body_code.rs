@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{StatusCode, response};
+use http::{Response, StatusCode, response};
 use http_body::Body;
 
 use super::pointer::Pointer;
@@ -136,8 +136,8 @@ impl<B: Body> Classify<B> for BodyCode {
         }
     }
 
-    fn pass(&self, body: B) -> Peeked<B> {
-        Peeked::whole(body)
+    fn pass(&self, response: Response<B>) -> Response<Peeked<B>> {
+        response.map(Peeked::whole)
     }
 
     fn inspect(&self, head: &response::Parts, body: B, limit: usize, _: Report) -> Self::Inspecting {

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, response};
+use http::{HeaderMap, Response, StatusCode, response};
 use http_body::Body;
 
 use super::peeked::Begun;
@@ -134,8 +134,8 @@ impl<B: Body> Classify<B> for Grpc {
         }
     }
 
-    fn pass(&self, body: B) -> Peeked<B> {
-        Peeked::whole(body)
+    fn pass(&self, response: Response<B>) -> Response<Peeked<B>> {
+        response.map(Peeked::whole)
     }
 
     fn inspect(&self, _: &response::Parts, body: B, limit: usize, report: Report) -> Self::Inspecting {

@@ -12,7 +12,7 @@ use std::future::{Future, Ready, ready};
 use std::sync::Arc;
 
 use http::header::WWW_AUTHENTICATE;
-use http::{HeaderMap, StatusCode, response};
+use http::{HeaderMap, Response, StatusCode, response};
 
 use crate::challenge::Challenge;
 
@@ -34,11 +34,18 @@ pub trait Classify<B> {
     /// Reads what [`Verdict::Inspect`] asked for.
     type Inspecting: Future<Output = (Verdict, Self::Body)>;
 
+    /// Whether every response of this status is [accepted](Verdict::Accept), so that nothing else of it is looked
+    /// at. Asked first: what most responses have is best answered here. Default: `false`.
+    fn accepts(&self, status: StatusCode) -> bool {
+        let _ = status;
+        false
+    }
+
     /// What the head says.
     fn head(&self, head: &response::Parts) -> Verdict;
 
-    /// The body of a response that is not inspected, refused or not.
-    fn pass(&self, body: B) -> Self::Body;
+    /// A response that is not inspected, refused or not, as callers get it.
+    fn pass(&self, response: Response<B>) -> Response<Self::Body>;
 
     /// What the first `limit` bytes of the body say. [`Verdict::Inspect`] counts as
     /// [`Verdict::Undecided`] here. Whatever the verdict, the body handed on is the whole one.
@@ -140,17 +147,22 @@ impl<B> Classify<B> for Unauthorized {
     type Inspecting = Ready<(Verdict, B)>;
 
     #[inline]
+    fn accepts(&self, status: StatusCode) -> bool {
+        status != StatusCode::UNAUTHORIZED
+    }
+
+    #[inline]
     fn head(&self, head: &response::Parts) -> Verdict {
-        if head.status == StatusCode::UNAUTHORIZED {
-            self.challenged(&head.headers)
-        } else {
+        if Classify::<B>::accepts(self, head.status) {
             Verdict::Accept
+        } else {
+            self.challenged(&head.headers)
         }
     }
 
     #[inline]
-    fn pass(&self, body: B) -> B {
-        body
+    fn pass(&self, response: Response<B>) -> Response<B> {
+        response
     }
 
     fn inspect(&self, _: &response::Parts, body: B, _: usize, _: Report) -> Self::Inspecting {
@@ -185,16 +197,22 @@ impl<B> Classify<B> for StatusIn {
     type Body = B;
     type Inspecting = Ready<(Verdict, B)>;
 
+    #[inline]
+    fn accepts(&self, status: StatusCode) -> bool {
+        !self.refused.contains(&status)
+    }
+
     fn head(&self, head: &response::Parts) -> Verdict {
-        if self.refused.contains(&head.status) {
-            Verdict::Refuse(Challenge::none())
-        } else {
+        if Classify::<B>::accepts(self, head.status) {
             Verdict::Accept
+        } else {
+            Verdict::Refuse(Challenge::none())
         }
     }
 
-    fn pass(&self, body: B) -> B {
-        body
+    #[inline]
+    fn pass(&self, response: Response<B>) -> Response<B> {
+        response
     }
 
     fn inspect(&self, _: &response::Parts, body: B, _: usize, _: Report) -> Self::Inspecting {
@@ -237,8 +255,9 @@ impl<F: Fn(&response::Parts) -> Verdict, B> Classify<B> for ClassifyFn<F> {
         (self.head)(head)
     }
 
-    fn pass(&self, body: B) -> B {
-        body
+    #[inline]
+    fn pass(&self, response: Response<B>) -> Response<B> {
+        response
     }
 
     fn inspect(&self, _: &response::Parts, body: B, _: usize, _: Report) -> Self::Inspecting {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, response};
+use http::{HeaderMap, Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -347,12 +347,18 @@ where
     type Body = B;
     type Inspecting = InspectingVia<C::Inspecting, B>;
 
+    #[inline]
+    fn accepts(&self, status: StatusCode) -> bool {
+        self.classify.accepts(status)
+    }
+
     fn head(&self, head: &response::Parts) -> Verdict {
         self.classify.head(head)
     }
 
-    fn pass(&self, body: B) -> B {
-        body
+    #[inline]
+    fn pass(&self, response: Response<B>) -> Response<B> {
+        response
     }
 
     fn inspect(&self, head: &response::Parts, body: B, limit: usize, report: Report) -> Self::Inspecting {

@@ -1,6 +1,6 @@
 //! How a token is presented and what refuses it, as a document says it.
 
-use http::{HeaderName, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, Response, StatusCode, request, response};
 use http_body::Body;
 use serde::Deserialize;
 use serde::de::Deserializer;
@@ -143,6 +143,14 @@ impl Injects for Injection {
             Kind::Authorization(inject) => inject.is_present(head),
             Kind::Header(inject) => inject.is_present(head),
             Kind::Cookie(_) | Kind::Query(_) => false,
+        }
+    }
+
+    fn offer(&self, ready: &ReadyInjection, headers: &mut HeaderMap) -> Option<bool> {
+        match (&self.0, &ready.0) {
+            (Kind::Authorization(inject), Ready::Header(ready)) => inject.offer(ready, headers),
+            (Kind::Header(inject), Ready::Header(ready)) => inject.offer(ready, headers),
+            _ => None,
         }
     }
 }
@@ -378,8 +386,8 @@ impl<B: Body> Classify<B> for Refusal {
         }
     }
 
-    fn pass(&self, body: B) -> Peeked<B> {
-        Peeked::whole(body)
+    fn pass(&self, response: Response<B>) -> Response<Peeked<B>> {
+        response.map(Peeked::whole)
     }
 
     fn inspect(&self, head: &response::Parts, body: B, limit: usize, report: Report) -> Inspecting<B> {

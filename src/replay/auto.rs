@@ -1,9 +1,10 @@
 //! The default: [`Auto`] keeps what costs nothing to keep.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::fmt;
 
 use bytes::Bytes;
+use http::Request;
 use http_body::Body;
 use http_body_util::{Empty, Full};
 
@@ -40,8 +41,13 @@ impl<B: Body + Default + 'static> Replay<B> for Auto {
     type Saved = Kept;
 
     #[inline]
-    fn pass(&self, body: B) -> B {
-        body
+    fn keeps(&self, request: &Request<B>) -> bool {
+        request.body().is_end_stream() || is_known::<B>()
+    }
+
+    #[inline]
+    fn pass(&self, request: Request<B>) -> Request<B> {
+        request
     }
 
     #[inline]
@@ -63,6 +69,20 @@ impl<B: Body + Default + 'static> Replay<B> for Auto {
             Kind::Client(body) => back(body),
         }
     }
+}
+
+/// Whether such bodies lie in memory.
+#[inline]
+fn is_known<B: 'static>() -> bool {
+    let body = TypeId::of::<B>();
+    let known = [
+        TypeId::of::<Full<Bytes>>(),
+        TypeId::of::<Empty<Bytes>>(),
+        TypeId::of::<String>(),
+        #[cfg(feature = "client")]
+        TypeId::of::<crate::provider::client::Body>(),
+    ];
+    known.contains(&body)
 }
 
 /// A second handle on a body that lies in memory.

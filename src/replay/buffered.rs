@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use http::Request;
 use http_body::Body;
 
 use super::Replay;
@@ -101,8 +102,8 @@ where
     type Body = B;
     type Saved = Recording<B>;
 
-    fn pass(&self, body: B) -> B {
-        body
+    fn pass(&self, request: Request<B>) -> Request<B> {
+        request
     }
 
     fn prepare(&self, body: B) -> (B, Option<Recording<B>>) {
@@ -130,8 +131,8 @@ where
     type Body = ReplayBody<B>;
     type Saved = Recording<B>;
 
-    fn pass(&self, body: B) -> ReplayBody<B> {
-        ReplayBody::alone(body)
+    fn pass(&self, request: Request<B>) -> Request<ReplayBody<B>> {
+        request.map(ReplayBody::alone)
     }
 
     fn prepare(&self, body: B) -> (ReplayBody<B>, Option<Recording<B>>) {

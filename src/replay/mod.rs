@@ -16,7 +16,7 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
-use http::{Method, request};
+use http::{Method, Request};
 
 pub use auto::{Auto, Kept};
 pub use body::{Recording, ReplayBody};
@@ -50,10 +50,16 @@ pub trait Replay<B> {
     /// What is kept until the answer is there.
     type Saved;
 
-    /// The body of a request that is not kept.
-    fn pass(&self, body: B) -> Self::Body;
+    /// Whether a request like this is kept at all. Default: `true`.
+    fn keeps(&self, request: &Request<B>) -> bool {
+        let _ = request;
+        true
+    }
 
-    /// The body of the first attempt, and what a second one could be made of. Called before it is known
+    /// A request that is not kept, as the inner service gets it.
+    fn pass(&self, request: Request<B>) -> Request<Self::Body>;
+
+    /// The body of the first attempt of one that is, and what a second one could be made of. Called before it is known
     /// whether the request can go out.
     fn prepare(&self, body: B) -> (Self::Body, Option<Self::Saved>);
 
@@ -67,12 +73,6 @@ pub trait Replay<B> {
 
     /// The body of the second attempt; `None` hands the refusal to the caller.
     fn replay(&self, saved: Self::Saved) -> Option<Self::Body>;
-
-    /// Whether requests with such a head are kept at all. Default: `true`.
-    fn keeps(&self, head: &request::Parts) -> bool {
-        let _ = head;
-        true
-    }
 }
 
 /// Clones the body.
@@ -84,8 +84,9 @@ impl<B: Clone> Replay<B> for CloneBody {
     type Body = B;
     type Saved = B;
 
-    fn pass(&self, body: B) -> B {
-        body
+    #[inline]
+    fn pass(&self, request: Request<B>) -> Request<B> {
+        request
     }
 
     fn prepare(&self, body: B) -> (B, Option<B>) {
@@ -110,8 +111,9 @@ impl<B> Replay<B> for TryClone<B> {
     type Body = B;
     type Saved = B;
 
-    fn pass(&self, body: B) -> B {
-        body
+    #[inline]
+    fn pass(&self, request: Request<B>) -> Request<B> {
+        request
     }
 
     fn prepare(&self, body: B) -> (B, Option<B>) {
@@ -147,8 +149,8 @@ impl<B> Replay<B> for Never {
     type Saved = std::convert::Infallible;
 
     #[inline]
-    fn pass(&self, body: B) -> B {
-        body
+    fn pass(&self, request: Request<B>) -> Request<B> {
+        request
     }
 
     #[inline]
@@ -161,7 +163,7 @@ impl<B> Replay<B> for Never {
     }
 
     #[inline]
-    fn keeps(&self, _: &request::Parts) -> bool {
+    fn keeps(&self, _: &Request<B>) -> bool {
         false
     }
 }
@@ -187,8 +189,9 @@ impl<B, R: Replay<B>> Replay<B> for Methods<R> {
     type Body = R::Body;
     type Saved = R::Saved;
 
-    fn pass(&self, body: B) -> R::Body {
-        self.replay.pass(body)
+    #[inline]
+    fn pass(&self, request: Request<B>) -> Request<R::Body> {
+        self.replay.pass(request)
     }
 
     fn prepare(&self, body: B) -> (R::Body, Option<R::Saved>) {
@@ -203,8 +206,9 @@ impl<B, R: Replay<B>> Replay<B> for Methods<R> {
         self.replay.replay(saved)
     }
 
-    fn keeps(&self, head: &request::Parts) -> bool {
-        self.methods.contains(&head.method) && self.replay.keeps(head)
+    #[inline]
+    fn keeps(&self, request: &Request<B>) -> bool {
+        self.methods.contains(request.method()) && self.replay.keeps(request)
     }
 }
 
@@ -215,8 +219,8 @@ mod methods {
     #[test]
     fn methods_keep_only_theirs() {
         let keeps = |method: Method| {
-            let (head, ()) = http::Request::builder().method(method).body(()).unwrap().into_parts();
-            Replay::<()>::keeps(&Methods::new(CloneBody, [Method::GET, Method::HEAD]), &head)
+            let request = Request::builder().method(method).body(()).unwrap();
+            Methods::new(CloneBody, [Method::GET, Method::HEAD]).keeps(&request)
         };
         assert!(keeps(Method::GET) && keeps(Method::HEAD));
         assert!(!keeps(Method::POST));

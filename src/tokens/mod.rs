@@ -33,6 +33,7 @@ use crate::error::{Class, Error, Faults};
 use crate::event::{Event, Observe, Observers};
 use crate::lifetime::{Freshness, RefreshPolicy};
 use crate::provider::{AnyProvider, TokenProvider};
+use crate::stripe::{Anchor, Handle};
 use crate::token::{Fingerprint, Generation, Token};
 
 pub(crate) use breaker::Place;
@@ -61,7 +62,7 @@ pub(crate) use flight::{Landed, Landing};
 /// ```
 #[derive(Clone)]
 pub struct Tokens {
-    engine: Arc<Engine>,
+    engine: Handle<Arc<Engine>>,
 }
 
 impl Tokens {
@@ -99,7 +100,7 @@ impl Tokens {
     /// already; an error if it has to start a fetch outside of a tokio runtime.
     pub fn get(&self) -> Get {
         Get {
-            engine: self.engine.clone(),
+            engine: self.engine.here().clone(),
             landing: None,
         }
     }
@@ -318,7 +319,7 @@ impl fmt::Debug for Tokens {
 /// See [`Tokens::get`].
 #[must_use = "futures do nothing unless polled"]
 pub struct Get {
-    engine: Arc<Engine>,
+    engine: Arc<Anchor<Arc<Engine>>>,
     landing: Option<Landing>,
 }
 
@@ -426,7 +427,9 @@ impl TokensBuilder {
             engine.begin_with(token);
         }
         engine.keep();
-        Ok(Tokens { engine })
+        Ok(Tokens {
+            engine: Handle::new(engine),
+        })
     }
 }
 
