@@ -229,11 +229,14 @@ impl Tokens {
     pub fn changed(&self) -> impl Future<Output = Token> + Send + use<> {
         let engine = self.engine.clone();
         let mut published = engine.published.subscribe();
+        // Whoever waited for this one has it a moment before it is said that it was published.
+        let in_place = engine.desk().current.as_ref().map(|current| current.generation);
         async move {
             loop {
                 // The sender lives in the engine that is kept alive here.
                 let _ = published.changed().await;
-                if let Some(current) = engine.desk().current.clone() {
+                let current = engine.desk().current.clone();
+                if let Some(current) = current.filter(|current| Some(current.generation) > in_place) {
                     return current.token.clone();
                 }
             }

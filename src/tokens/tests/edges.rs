@@ -405,3 +405,29 @@ async fn who_does_not_want_to_know_is_not_told() {
     sleep(2 * HOUR).await;
     assert!(lives(&told).is_empty());
 }
+
+/// Whoever waits for a token is woken a moment before it is said that it was published.
+#[tokio::test(start_paused = true)]
+async fn changed_asked_for_by_whoever_is_woken_brings_the_token_after_that() {
+    struct Asks(Tokens, Mutex<Option<BoxFuture<'static, Token>>>);
+    impl std::task::Wake for Asks {
+        fn wake(self: Arc<Self>) {
+            *self.1.lock().unwrap() = Some(Box::pin(self.0.changed()));
+        }
+    }
+    let (tokens, _) = tokens_of(|nth| (SECOND, minted(nth, HOUR)), |b| b);
+    let asks = Arc::new(Asks(tokens.clone(), Mutex::default()));
+    let waker = asks.clone().into();
+    let mut waiting = tokens.get();
+    assert!(
+        Pin::new(&mut waiting)
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    sleep(2 * SECOND).await;
+    let mut next = asks.1.lock().unwrap().take().expect("it was woken");
+    let early = tokio::time::timeout(SECOND, next.as_mut()).await;
+    assert!(early.is_err(), "{early:?} was there already");
+    tokens.refresh().await.unwrap();
+    assert_eq!(next.await.secret(), "test-2");
+}
