@@ -305,6 +305,11 @@ impl Observers {
         Self { each, pace }
     }
 
+    /// Nobody wants to know.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.each.is_empty()
+    }
+
     pub(crate) fn tell(&self, event: &Event) {
         let is_paced = matches!(event, Event::Alive { .. });
         for observer in self.each.iter().filter(|each| !is_paced || each.pace.is_some()) {

@@ -1,5 +1,5 @@
-//! What the engine shares between threads: the lock, the atomics, the cell of the current token, and the
-//! runtime that its tasks are spawned on.
+//! What the engine shares between threads: the lock, the atomics, the cells, and the runtime that its tasks are
+//! spawned on.
 //!
 //! These are names for what `std`, `arc-swap` and `tokio` have, and nothing else; only the unit tests with
 //! the feature `shuttle` have shapes of their own behind them. What synchronises threads in this folder comes
@@ -9,11 +9,11 @@
 pub(crate) use {
     arc_swap::ArcSwapOption,
     std::sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    std::sync::{Mutex, MutexGuard},
+    std::sync::{Mutex, MutexGuard, OnceLock},
     tokio::runtime::Handle,
 };
 
 #[cfg(all(test, feature = "shuttle"))]
 pub(super) mod modelled;
 #[cfg(all(test, feature = "shuttle"))]
-pub(crate) use modelled::{ArcSwapOption, AtomicBool, AtomicU64, Handle, Mutex, MutexGuard, Ordering};
+pub(crate) use modelled::{ArcSwapOption, AtomicBool, AtomicU64, Handle, Mutex, MutexGuard, OnceLock, Ordering};

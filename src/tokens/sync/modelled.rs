@@ -91,6 +91,7 @@ pub(crate) struct Step<T>(T);
 pub(crate) type AtomicBool = Step<std::sync::atomic::AtomicBool>;
 pub(crate) type AtomicU64 = Step<std::sync::atomic::AtomicU64>;
 pub(crate) type ArcSwapOption<T> = Step<arc_swap::ArcSwapOption<T>>;
+pub(crate) type OnceLock<T> = Step<std::sync::OnceLock<T>>;
 
 impl<T> Step<T> {
     pub(crate) fn new<V>(value: V) -> Self
