@@ -197,10 +197,19 @@ impl Desk {
 
     /// A request needs a token.
     pub(super) fn need(&mut self, at: Outlook<'_>) -> (Admission, Departure) {
-        if let Some(current) = self.usable(at.wall) {
-            return (Admission::Use(current.clone()), None);
+        match self.at_hand(at.wall) {
+            Some(admission) => (admission, None),
+            None => self.board(at, self.cause(), None),
         }
-        self.board(at, self.cause(), None)
+    }
+
+    /// What takes no decision: the token in place, or a seat in the flight that brings one.
+    pub(super) fn at_hand(&self, wall: Wall) -> Option<Admission> {
+        if let Some(current) = self.usable(wall) {
+            return Some(Admission::Use(current.clone()));
+        }
+        let flight = self.answering().filter(|_| self.phase == Phase::Open)?;
+        Some(Admission::Wait(flight.join()))
     }
 
     /// Why there is nothing that may go out.

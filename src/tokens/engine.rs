@@ -120,6 +120,11 @@ impl Engine {
             }
             return Admission::Use(current);
         }
+        // A herd that finds a fetch in the air needs neither the runtime nor another look at the clocks.
+        let at_hand = self.desk().at_hand(wall);
+        if let Some(admission) = at_hand {
+            return admission;
+        }
         let runtime = Handle::try_current().ok();
         let (admission, departure, cause) = {
             let mut desk = self.desk();
