@@ -5,6 +5,8 @@
 
 mod flows;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flows::*;
@@ -12,7 +14,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
 use tower_token::testkit::{Api, Fault, Issuer};
-use tower_token::{Error, Never, Origins, TokenLayer, TokenProvider};
+use tower_token::{Error, Event, Never, Origins, TokenLayer, TokenProvider};
 
 #[tokio::test(start_paused = true)]
 async fn a_revocation_under_a_thousand_requests_is_one_exchange_and_one_replay_each() {
@@ -30,6 +32,29 @@ async fn a_revocation_under_a_thousand_requests_is_one_exchange_and_one_replay_e
     assert_eq!((counts.refused, counts.revoked_seen), (1_000, 1_000));
     assert_eq!(counts.requests, 1 + 2 * 1_000);
     assert_eq!((api.delivered_more_than(2), api.authorized_more_than(1)), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_concurrent_401s_of_one_revoked_token_are_one_fetch_and_a_hundred_replays() {
+    let issuer = Issuer::new();
+    issuer.latency(200 * MILLISECOND).lifetime(HOUR);
+    let api = Api::new(&issuer);
+    let replays = Arc::new(AtomicUsize::new(0));
+    let counted = replays.clone();
+    let tokens = builder(refresh_grant(&issuer)).observe(move |event: &Event| {
+        counted.fetch_add(matches!(event, Event::Replayed { .. }).into(), Ordering::Relaxed);
+    });
+    let client = client(&tokens.build().unwrap(), &api);
+    assert_eq!(status(&call(&client, "/api").await), Some(200));
+    // All hundred have gone out with the old token when the first refusal comes.
+    api.latency(10 * MILLISECOND);
+    issuer.revoke_access();
+    let outcomes = at_once(&client, "/api", 100).await.join_all().await;
+    assert!(all_ok(&outcomes));
+    assert_eq!(api.counts().refused, 100);
+    assert_eq!(issuer.counts().token_requests, 1 + 1);
+    assert_eq!(replays.load(Ordering::Relaxed), 100);
+    assert_eq!(api.counts().requests, 1 + 2 * 100);
 }
 
 /// Revokes with an early renewal in the air, at the moment when `fault` leaves it there.
