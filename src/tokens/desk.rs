@@ -169,8 +169,7 @@ impl Desk {
     /// The current token past its expiry, if the policy lets it go out when no other can be had.
     pub(super) fn last_resort(&self, wall: Wall, policy: &RefreshPolicy) -> Option<Arc<Current>> {
         let current = self.current.as_ref().filter(|_| self.refused.is_none())?;
-        (wall < current.plan.dies.after(policy.static_stability) && !policy.static_stability.is_zero())
-            .then(|| current.clone())
+        (wall < current.plan.dies.after(policy.static_stability)).then(|| current.clone())
     }
 
     /// What the monotonic clock missed of the backoff.

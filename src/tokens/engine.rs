@@ -158,8 +158,14 @@ impl Engine {
     /// past its expiry because nothing else can be had, if the policy wants that.
     pub(crate) fn last_resort(&self) -> Option<Arc<Current>> {
         let wall = self.now();
-        self.in_place(wall)
-            .or_else(|| self.desk().last_resort(wall, &self.policy))
+        if let Some(current) = self.in_place(wall) {
+            return Some(current);
+        }
+        // Everyone whose fetch failed comes by here at once: no lock, unless there may be something to find.
+        if self.policy.static_stability.is_zero() {
+            return None;
+        }
+        self.desk().last_resort(wall, &self.policy)
     }
 
     /// A fetch that nobody waits for, if one is due.
