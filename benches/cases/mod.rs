@@ -8,6 +8,8 @@
 //! strings on each call, as clients do. The token has 900 bytes, as JWTs do. It is fresh, and no request
 //! is refused.
 
+#![allow(dead_code)] // Each benchmark uses its own part.
+
 mod floor;
 #[path = "../../tests/support/mirror.rs"]
 mod mirror;
