@@ -45,6 +45,11 @@ impl Between {
         }
     }
 
+    /// For a table: the median first.
+    pub(crate) fn cells(self) -> [f64; 3] {
+        [self.median, self.low, self.high]
+    }
+
     /// Whether 0 may be the true value.
     pub(crate) fn holds_zero(&self) -> bool {
         self.low <= 0.0 && self.high >= 0.0
