@@ -11,6 +11,11 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     middle(&sorted(values))
 }
 
+/// The least of them: what it takes when nothing else is in the way.
+pub(crate) fn least(values: impl IntoIterator<Item = f64>) -> f64 {
+    values.into_iter().fold(f64::INFINITY, f64::min)
+}
+
 /// The median of the ratios within each round: what slows a whole round down is in both of them.
 pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> f64 {
     median(ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs))
