@@ -16,17 +16,17 @@ pub(crate) struct Attempt<Saved> {
     /// The token it went out with; `None` while it waits for its first.
     pub(crate) generation: Option<Generation>,
     origin: u64,
-    kept: Option<Box<Kept<Saved>>>,
+    kept: Option<Kept<Saved>>,
     /// The token that was refused, once this is the replay.
     pub(crate) refused: Option<Generation>,
     /// Where this is the replay: its route, because the head is no longer kept.
     route: Option<u64>,
 }
 
-/// What a replay is made of. Boxed: a request that is not kept has no room for it in its future.
+/// What a replay is made of.
 pub(crate) struct Kept<Saved> {
-    head: Head,
-    body: Saved,
+    pub(crate) head: Head,
+    pub(crate) body: Saved,
 }
 
 /// What a request that waits holds on to.
@@ -50,14 +50,8 @@ pub(crate) enum Load<B, Saved> {
     Saved(Saved),
 }
 
-impl<Saved> Kept<Saved> {
-    pub(crate) fn boxed(head: Head, body: Saved) -> Box<Self> {
-        Box::new(Self { head, body })
-    }
-}
-
 impl<Saved> Attempt<Saved> {
-    pub(crate) fn first(generation: Option<Generation>, origin: u64, kept: Option<Box<Kept<Saved>>>) -> Self {
+    pub(crate) fn first(generation: Option<Generation>, origin: u64, kept: Option<Kept<Saved>>) -> Self {
         Self {
             generation,
             origin,
@@ -72,7 +66,7 @@ impl<Saved> Attempt<Saved> {
             origin: self.origin,
             route: self.route.or_else(|| {
                 let kept = self.kept.as_ref()?;
-                Some(route_of(self.origin, kept.head.uri()))
+                Some(route_of(self.origin, kept.head.path()))
             }),
         }
     }
@@ -95,9 +89,10 @@ impl<Saved> Attempt<Saved> {
     /// This is the replay from now on. What it is made of, if anything was kept.
     pub(crate) fn again(&mut self) -> Option<(request::Parts, Saved)> {
         self.route = self.place().route;
-        let Kept { head, body } = *self.kept.take()?;
+        let Kept { head, body } = self.kept.take()?;
+        let head = head.into_parts()?;
         self.refused = self.generation.take();
-        Some((head.into_parts(), body))
+        Some((head, body))
     }
 }
 

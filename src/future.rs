@@ -91,7 +91,7 @@ where
         landing: Landing,
         request: (request::Parts, R::Body),
         origin: u64,
-        kept: Option<Box<Kept<R::Saved>>>,
+        kept: Option<Kept<R::Saved>>,
     ) -> Self {
         Self {
             moored,

@@ -174,8 +174,8 @@ pub(crate) enum Outside {
 }
 
 /// A number for a URL's path at a place, to tell routes apart.
-pub(crate) fn route_of(place: u64, uri: &Uri) -> u64 {
-    HASH.hash_one((place, uri.path()))
+pub(crate) fn route_of(place: u64, path: &str) -> u64 {
+    HASH.hash_one((place, path))
 }
 
 const PEER: u64 = 0;

@@ -195,13 +195,16 @@ impl<S, R, C, I: Inject> Core<S, R, C, I> {
 
     /// What a second attempt is made of, as far as it is kept.
     #[inline]
-    fn keep<B>(&self, request: Request<B>, kept: &mut Option<Box<Kept<R::Saved>>>) -> Request<R::Body>
+    fn keep<B>(&self, request: Request<B>, kept: &mut Option<Kept<R::Saved>>) -> Request<R::Body>
     where
         R: Replay<B>,
     {
         let (head, body) = request.into_parts();
         let (body, saved) = self.replay.prepare(body);
-        *kept = saved.map(|body| Kept::boxed(Head::keep(&head), body));
+        *kept = saved.map(|body| Kept {
+            head: Head::keep(&head),
+            body,
+        });
         Request::from_parts(head, body)
     }
 }

@@ -1,22 +1,211 @@
 //! The head of a request, kept from before the token was put on it.
+//!
+//! `Parts::clone` would allocate up to twice for every header of a request that was built a moment ago. Almost no
+//! head is ever needed again, so what is kept is its text on one [`Page`], read only if a replay comes about:
+//!
+//! ```text
+//! scheme, path and query | method, authority | name, value | name, value | ...
+//! ```
+//!
+//! Each of these is a line: two lengths, a mark for sensitive values, and the two texts.
 
-use http::{Uri, request};
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::mem;
+
+use http::uri::{self, PathAndQuery, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, request};
+
+use super::page::Page;
 
 /// Enough of a head to make the request again: method, URL, version, headers in order, extensions.
 pub(crate) struct Head {
-    parts: request::Parts,
+    /// `None` only once it was dropped.
+    page: Option<Box<Page>>,
 }
 
 impl Head {
     pub(crate) fn keep(parts: &request::Parts) -> Self {
-        Self { parts: parts.clone() }
+        let mut page = Page::take();
+        if page.write(|text| write(parts, text)).is_none() {
+            page = page.replace(length(parts));
+            let _ = page.write(|text| write(parts, text));
+        }
+        page.version = parts.version;
+        if !parts.extensions.is_empty() {
+            page.extensions = parts.extensions.clone();
+        }
+        Self { page: Some(page) }
     }
 
-    pub(crate) fn uri(&self) -> &Uri {
-        &self.parts.uri
+    /// The path of its URL.
+    #[cold]
+    pub(crate) fn path(&self) -> &str {
+        let path = self.page.as_ref().and_then(|page| {
+            let line = Lines(page.text()).next()?;
+            std::str::from_utf8(line.value).ok()
+        });
+        match path.unwrap_or_default().split('?').next() {
+            // As `Uri::path` has it for a URL that has nothing, or only a query, behind its authority.
+            Some("") if path != Some("") => "/",
+            path => path.unwrap_or_default(),
+        }
     }
 
-    pub(crate) fn into_parts(self) -> request::Parts {
-        self.parts
+    /// The head as it was. `None` if it is no head, which is never so.
+    #[cold]
+    pub(crate) fn into_parts(mut self) -> Option<request::Parts> {
+        let page = self.page.as_mut()?;
+        let (mut parts, ()) = Request::new(()).into_parts();
+        let mut lines = Lines(page.text());
+        let (target, method) = (lines.next()?, lines.next()?);
+        parts.uri = url(target.name, method.value, target.value)?;
+        parts.method = Method::from_bytes(method.name).ok()?;
+        parts.headers = lines.headers()?;
+        parts.version = page.version;
+        parts.extensions = mem::take(&mut page.extensions);
+        Some(parts)
+    }
+}
+
+impl Drop for Head {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(page) = self.page.take() {
+            page.put_aside();
+        }
+    }
+}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers hold secrets, and so may a URL.
+        f.debug_struct("Head").finish_non_exhaustive()
+    }
+}
+
+/// How much of `text` was written; `None` if it is too short.
+#[inline]
+fn write(parts: &request::Parts, text: &mut [u8]) -> Option<usize> {
+    let length = text.len();
+    let mut room = Room(text);
+    lines(parts).try_for_each(|line| room.write(line))?;
+    Some(length - room.0.len())
+}
+
+/// How much it takes.
+fn length(parts: &request::Parts) -> usize {
+    lines(parts)
+        .map(|line| LENGTHS + line.name.len() + line.value.len())
+        .sum()
+}
+
+/// All that is written of a head.
+#[inline]
+fn lines(parts: &request::Parts) -> impl Iterator<Item = Line<'_>> {
+    let uri = &parts.uri;
+    let target = Line {
+        name: uri.scheme_str().unwrap_or_default().as_bytes(),
+        value: path_and_query(uri).as_bytes(),
+        is_sensitive: false,
+    };
+    let method = Line {
+        name: parts.method.as_str().as_bytes(),
+        value: uri.authority().map_or("", |authority| authority.as_str()).as_bytes(),
+        is_sensitive: false,
+    };
+    let headers = parts.headers.iter().map(|(name, value)| Line {
+        name: name.as_str().as_bytes(),
+        value: value.as_bytes(),
+        is_sensitive: value.is_sensitive(),
+    });
+    [target, method].into_iter().chain(headers)
+}
+
+/// Empty if the URL has none: an authority alone, or nothing at all, which `PathAndQuery` writes as `/`.
+#[inline]
+fn path_and_query(uri: &Uri) -> &str {
+    match uri.path_and_query().map(PathAndQuery::as_str) {
+        Some("/") => uri.path(),
+        path => path.unwrap_or_default(),
+    }
+}
+
+#[cold]
+fn url(scheme: &[u8], authority: &[u8], path_and_query: &[u8]) -> Option<Uri> {
+    fn part<'a, T: TryFrom<&'a [u8]>>(text: &'a [u8]) -> Option<Option<T>> {
+        match text {
+            [] => Some(None),
+            text => T::try_from(text).ok().map(Some),
+        }
+    }
+    let mut parts = uri::Parts::default();
+    parts.scheme = part(scheme)?;
+    parts.authority = part(authority)?;
+    parts.path_and_query = part(path_and_query)?;
+    Uri::from_parts(parts).ok()
+}
+
+struct Line<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    is_sensitive: bool,
+}
+
+/// The length of the name, and twice that of the value, odd if it is sensitive. A slice is never so long
+/// that this overflows.
+const LENGTHS: usize = 2 * size_of::<usize>();
+
+/// What is not yet written.
+struct Room<'a>(&'a mut [u8]);
+
+impl Room<'_> {
+    /// `None`: too little.
+    #[inline(always)]
+    fn write(&mut self, line: Line<'_>) -> Option<()> {
+        let (lengths, room) = mem::take(&mut self.0).split_first_chunk_mut::<LENGTHS>()?;
+        let (name, room) = room.split_at_mut_checked(line.name.len())?;
+        let (value, room) = room.split_at_mut_checked(line.value.len())?;
+        let (first, second) = lengths.split_at_mut(LENGTHS / 2);
+        first.copy_from_slice(&line.name.len().to_ne_bytes());
+        second.copy_from_slice(&(2 * line.value.len() + usize::from(line.is_sensitive)).to_ne_bytes());
+        name.copy_from_slice(line.name);
+        value.copy_from_slice(line.value);
+        self.0 = room;
+        Some(())
+    }
+}
+
+/// What is not yet read.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Lines<'a> {
+    fn next(&mut self) -> Option<Line<'a>> {
+        let (name, rest) = self.0.split_first_chunk()?;
+        let (value, rest) = rest.split_first_chunk()?;
+        let marked = usize::from_ne_bytes(*value);
+        let (name, rest) = rest.split_at_checked(usize::from_ne_bytes(*name))?;
+        let (value, rest) = rest.split_at_checked(marked / 2)?;
+        self.0 = rest;
+        Some(Line {
+            name,
+            value,
+            is_sensitive: marked % 2 == 1,
+        })
+    }
+
+    fn headers(mut self) -> Option<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        while !self.0.is_empty() {
+            let line = self.next()?;
+            let mut value = HeaderValue::from_bytes(line.value).ok()?;
+            value.set_sensitive(line.is_sensitive);
+            headers
+                .try_append(HeaderName::from_bytes(line.name).ok()?, value)
+                .ok()?;
+        }
+        Some(headers)
     }
 }

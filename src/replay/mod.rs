@@ -9,6 +9,7 @@ mod auto;
 mod body;
 mod buffered;
 mod head;
+mod page;
 mod passage;
 #[cfg(test)]
 mod tests;
