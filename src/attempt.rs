@@ -16,11 +16,15 @@ pub(crate) struct Attempt<Saved> {
     /// The token it went out with; `None` while it waits for its first.
     pub(crate) generation: Option<Generation>,
     origin: u64,
-    kept: Option<Kept<Saved>>,
-    /// The token that was refused, once this is the replay.
-    pub(crate) refused: Option<Generation>,
-    /// Where this is the replay: its route, because the head is no longer kept.
-    route: Option<u64>,
+    turn: Turn<Saved>,
+}
+
+/// Which attempt it is. One value, because a future has room for the larger only.
+enum Turn<Saved> {
+    /// What a second would be made of, if anything was kept.
+    First(Option<Kept<Saved>>),
+    /// The replay: the token that was refused, and the route, because the head is no longer kept.
+    Second { refused: Generation, route: Option<u64> },
 }
 
 /// What a replay is made of.
@@ -55,19 +59,17 @@ impl<Saved> Attempt<Saved> {
         Self {
             generation,
             origin,
-            kept,
-            refused: None,
-            route: None,
+            turn: Turn::First(kept),
         }
     }
 
     pub(crate) fn place(&self) -> Place {
         Place {
             origin: self.origin,
-            route: self.route.or_else(|| {
-                let kept = self.kept.as_ref()?;
-                Some(route_of(self.origin, kept.head.path()))
-            }),
+            route: match &self.turn {
+                Turn::First(kept) => kept.as_ref().map(|kept| route_of(self.origin, kept.head.path())),
+                Turn::Second { route, .. } => *route,
+            },
         }
     }
 
@@ -83,16 +85,27 @@ impl<Saved> Attempt<Saved> {
 
     /// Whether it can be replayed. If so, it stays that way.
     pub(crate) fn hold<B>(&self, replay: &impl Replay<B, Saved = Saved>) -> bool {
-        self.kept.as_ref().is_some_and(|kept| replay.hold(&kept.body))
+        matches!(&self.turn, Turn::First(Some(kept)) if replay.hold(&kept.body))
     }
 
     /// This is the replay from now on. What it is made of, if anything was kept.
     pub(crate) fn again(&mut self) -> Option<(request::Parts, Saved)> {
-        self.route = self.place().route;
-        let Kept { head, body } = self.kept.take()?;
+        let route = self.place().route;
+        let refused = self.generation?;
+        let Turn::First(kept) = &mut self.turn else { return None };
+        let Kept { head, body } = kept.take()?;
         let head = head.into_parts()?;
-        self.refused = self.generation.take();
+        self.turn = Turn::Second { refused, route };
+        self.generation = None;
         Some((head, body))
+    }
+
+    /// The token that was refused, once this is the replay.
+    pub(crate) fn refused(&self) -> Option<Generation> {
+        match self.turn {
+            Turn::First(_) => None,
+            Turn::Second { refused, .. } => Some(refused),
+        }
     }
 }
 

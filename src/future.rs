@@ -333,7 +333,7 @@ where
             Step::Done(Ok(response))
         };
         let place = attempt.place();
-        if let Some(refused) = attempt.refused {
+        if let Some(refused) = attempt.refused() {
             engine.refuse_again((refused, generation), place);
             if let Some(why) = unmet(challenge) {
                 response.extensions_mut().insert(why);
@@ -447,7 +447,7 @@ where
                 };
                 if let Some(attempt) = &mut *self.attempt {
                     attempt.generation = Some(generation);
-                    if let Some(refused) = attempt.refused {
+                    if let Some(refused) = attempt.refused() {
                         self.core.engine().tell(&Event::Replayed { refused, generation });
                     }
                 }
@@ -493,7 +493,7 @@ where
         let refused = self
             .attempt
             .as_ref()
-            .and_then(|attempt| attempt.refused.or(attempt.generation));
+            .and_then(|attempt| attempt.refused().or(attempt.generation));
         if let Some(generation) = refused {
             self.core.engine().tell(&Event::HandedBack { generation, reason });
         }
