@@ -127,21 +127,22 @@ fn duplicates_keep_their_order_and_each_its_sensitivity() {
 
 #[test]
 fn a_huge_head_is_kept() {
+    let (huge, many) = if cfg!(miri) { (10_000, 100_u16) } else { (100_000, 1000) };
     let mut parts = plain();
     parts
         .headers
-        .insert("x-huge", HeaderValue::from_str(&"h".repeat(100_000)).unwrap());
+        .insert("x-huge", HeaderValue::from_str(&"h".repeat(huge)).unwrap());
     assert_kept(&parts);
-    for number in 0..1000 {
+    for number in 0..many {
         let name = HeaderName::try_from(format!("x-custom-{number}")).unwrap();
         parts.headers.append(name.clone(), HeaderValue::from(number));
         parts.headers.append(name, HeaderValue::from_static("test"));
     }
     parts.headers.insert(
-        HeaderName::try_from("n".repeat(65_535)).unwrap(),
+        HeaderName::try_from("n".repeat(huge.min(65_535))).unwrap(),
         HeaderValue::from_static("test"),
     );
-    assert_eq!(parts.headers.len(), 2002);
+    assert_eq!(parts.headers.len(), usize::from(many) * 2 + 2);
     assert_kept(&parts);
     // And nothing of it is left in the next.
     assert_kept(&plain());
