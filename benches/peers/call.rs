@@ -18,9 +18,9 @@ use valgrind::Counted;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [valgrind::CHILD, case, calls] => valgrind::be_counted(case, calls.parse().unwrap()),
-        ref options => report(options.contains(&"--instructions")),
+    match &arguments[..] {
+        [option, case, calls] if option == valgrind::CHILD => valgrind::be_counted(case, calls.parse().unwrap()),
+        options => report(options.iter().any(|option| option == "--instructions")),
     }
 }
 
@@ -36,8 +36,9 @@ fn report(with_instructions: bool) {
     let rows = CASES.iter().map(|case| (case.name.to_owned(), measured.row(case)));
     let figures = Figures {
         name: "peers",
-        about: "One call with a fresh token of 900 bytes: what each crate adds to the bare call. Instructions and \
-                allocations are counted by valgrind over 20,000 calls, times are medians of interleaved rounds.",
+        about: "One call with a fresh token of 900 bytes; net is what it adds to the same call without a token. \
+                Instructions and allocations are counted by valgrind over 20,000 calls, times are medians of \
+                interleaved rounds.",
         columns: COLUMNS.to_vec(),
         rows: rows.collect(),
     };
@@ -55,59 +56,57 @@ const COLUMNS: [&str; 11] = [
     "net instructions / ours, Auto",
     "net ns / ours, Never",
     "net ns / ours, Auto",
-    "allocations",
+    "net allocations",
     "scaling 1 to 2 threads",
 ];
 
+/// In the order of [`CASES`].
 struct Measured {
     timings: Vec<Timing>,
+    /// `None` without valgrind.
     counted: Vec<Option<Counted>>,
 }
 
+type Figure = fn(&Measured, &Case) -> Option<f64>;
+
 impl Measured {
     fn row(&self, case: &Case) -> Vec<Option<f64>> {
-        let place = place(case.name);
-        let over = |own: Option<f64>, ours: &str, net: &dyn Fn(usize) -> Option<f64>| {
-            let ours = net(self::place(ours)).filter(|ours| *ours > 0.0);
-            // What is not net of anything is no peer.
-            own.filter(|_| case.bare != case.name)
-                .zip(ours)
-                .map(|(own, ours)| own / ours)
-        };
-        let instructions = |place: usize| self.net(place, |place| Some(self.counted[place].as_ref()?.instructions));
-        let nanos = |place: usize| self.net(place, |place| Some(self.timings[place].nanos));
-        let allocations = |place: usize| Some(self.counted[place].as_ref()?.allocations);
+        let timing = &self.timings[case.place()];
         vec![
-            self.counted[place].as_ref().map(|counted| counted.instructions),
-            instructions(place),
-            Some(self.timings[place].nanos),
-            nanos(place),
-            Some(self.timings[place].beside_static),
-            over(instructions(place), cases::NEVER, &instructions),
-            over(instructions(place), cases::AUTO, &instructions),
-            over(nanos(place), cases::NEVER, &nanos),
-            over(nanos(place), cases::AUTO, &nanos),
-            self.net(place, allocations),
-            self.timings[place].scaling,
+            self.instructions(case),
+            self.net(case, Self::instructions),
+            Some(timing.nanos),
+            self.net(case, Self::nanos),
+            Some(timing.beside_static),
+            self.times(case, cases::NEVER, Self::instructions),
+            self.times(case, cases::AUTO, Self::instructions),
+            self.times(case, cases::NEVER, Self::nanos),
+            self.times(case, cases::AUTO, Self::nanos),
+            self.net(case, Self::allocations),
+            timing.scaling,
         ]
     }
 
-    /// What is left of a figure without that of the bare call.
-    fn net(&self, place: usize, figure: impl Fn(usize) -> Option<f64>) -> Option<f64> {
-        Some(
-            figure(place)?
-                - figure(self::place(CASES[place].bare))
-                    .filter(|_| CASES[place].bare != CASES[place].name)
-                    .unwrap_or(0.0),
-        )
+    fn instructions(&self, case: &Case) -> Option<f64> {
+        Some(self.counted[case.place()].as_ref()?.instructions)
     }
-}
 
-fn place(name: &str) -> usize {
-    CASES
-        .iter()
-        .position(|case| case.name == name)
-        .expect("a case of this name")
+    fn allocations(&self, case: &Case) -> Option<f64> {
+        Some(self.counted[case.place()].as_ref()?.allocations)
+    }
+
+    fn nanos(&self, case: &Case) -> Option<f64> {
+        Some(self.timings[case.place()].nanos)
+    }
+
+    fn net(&self, case: &Case, figure: Figure) -> Option<f64> {
+        Some(figure(self, case)? - figure(self, cases::named(case.bare))?)
+    }
+
+    /// How many times ours.
+    fn times(&self, case: &Case, ours: &str, figure: Figure) -> Option<f64> {
+        Some(self.net(case, figure)? / self.net(cases::named(ours), figure)?)
+    }
 }
 
 fn print(figures: &Figures) {

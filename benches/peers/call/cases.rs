@@ -15,6 +15,24 @@ pub(crate) struct Case {
     pub(crate) open: fn() -> Vec<Lane>,
 }
 
+impl Case {
+    /// Which of [`CASES`] it is.
+    pub(crate) fn place(&self) -> usize {
+        place(self.name)
+    }
+}
+
+pub(crate) fn named(name: &str) -> &'static Case {
+    &CASES[place(name)]
+}
+
+fn place(name: &str) -> usize {
+    CASES
+        .iter()
+        .position(|case| case.name == name)
+        .expect("the name of a case")
+}
+
 pub(crate) const STATIC: &str = "tower-http AddAuthorization";
 pub(crate) const NEVER: &str = "tower-token, Never";
 pub(crate) const AUTO: &str = "tower-token, Auto";

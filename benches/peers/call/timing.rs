@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tower_token_peers::Lane;
 
-use crate::cases::{CASES, STATIC};
+use crate::cases::{self, CASES};
 
 pub(crate) struct Timing {
     /// The median of a call by one thread.
@@ -21,7 +21,7 @@ const ROUNDS: usize = 201;
 const CALLS: u64 = 2_000;
 
 /// Of two threads: fewer rounds, and longer ones, because a thread has to be started for each.
-const PAIRS: usize = 31;
+const PAIRS: usize = 51;
 const CALLS_OF_A_PAIR: u64 = 5_000;
 /// A lock that goes from thread to thread takes long to do so on a busy machine: no more pairs of its case then.
 const ENOUGH: Duration = Duration::from_secs(4);
@@ -30,10 +30,7 @@ pub(crate) fn measure() -> Vec<Timing> {
     let mut cases: Vec<Vec<Lane>> = CASES.iter().map(|case| (case.open)()).collect();
     let nanos = rounds(&mut cases);
     let scaling = pairs(&mut cases);
-    let floor = CASES
-        .iter()
-        .position(|case| case.name == STATIC)
-        .expect("it is one of the cases");
+    let floor = cases::named(cases::STATIC).place();
     let timing = |(own, scaling): (&Vec<f64>, Option<f64>)| Timing {
         nanos: median(own.clone()),
         beside_static: median(own.iter().zip(&nanos[floor]).map(|(own, floor)| own / floor).collect()),
@@ -64,17 +61,20 @@ fn pairs(cases: &mut [Vec<Lane>]) -> Vec<Option<f64>> {
     cases.iter_mut().map(|lanes| scaling(lanes)).collect()
 }
 
-/// `None` for what has one lane only.
+/// The best of one thread over the best of two, because whatever else runs only makes them slower; `None`
+/// for what has one lane only.
 fn scaling(lanes: &mut [Lane]) -> Option<f64> {
     let [one, other] = lanes else { return None };
     let began = Instant::now();
-    let mut ratios = Vec::with_capacity(PAIRS);
-    while ratios.len() < PAIRS && (ratios.is_empty() || began.elapsed() < ENOUGH) {
-        let alone = together([&mut *one]);
-        let both = together([&mut *one, &mut *other]);
-        ratios.push(2.0 * alone.as_secs_f64() / both.as_secs_f64());
+    let (mut alone, mut both) = (Duration::MAX, Duration::MAX);
+    for _ in 0..PAIRS {
+        alone = alone.min(together([&mut *one]));
+        both = both.min(together([&mut *one, &mut *other]));
+        if began.elapsed() > ENOUGH {
+            break;
+        }
     }
-    Some(median(ratios))
+    Some(2.0 * alone.as_secs_f64() / both.as_secs_f64())
 }
 
 /// Each lane on a new thread of its own: from the first start to the last end.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use tower_token_peers::key;
 
-use crate::cases::{CASES, Case};
+use crate::cases::{self, Case};
 
 pub(crate) const CHILD: &str = "--count";
 
@@ -22,6 +22,7 @@ pub(crate) struct Counted {
 }
 
 pub(crate) fn count(case: &Case) -> Counted {
+    eprintln!("counting: {}", case.name);
     Counted {
         // "Collected : 123"
         instructions: per_call(case, "callgrind", |line| {
@@ -61,9 +62,5 @@ fn run(case: &Case, tool: &str, calls: u64, figure: fn(&str) -> Option<&str>) ->
 
 /// The child.
 pub(crate) fn be_counted(name: &str, calls: u64) {
-    let case = CASES
-        .iter()
-        .find(|case| case.name == name)
-        .expect("a case of this name");
-    (case.open)()[0](calls);
+    (cases::named(name).open)()[0](calls);
 }

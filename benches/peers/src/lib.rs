@@ -14,6 +14,7 @@ pub mod peer;
 
 use std::future::Future;
 use std::hint::{black_box, spin_loop};
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -128,14 +129,24 @@ where
 #[inline]
 pub(crate) fn spin_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    for turn in 0_u64.. {
+    let mut turns = 0;
+    loop {
         match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(output) => return output,
-            Poll::Pending if turn < 200 => spin_loop(),
+            Poll::Pending if turns < 200 => spin_loop(),
             Poll::Pending => std::thread::yield_now(),
         }
+        turns += 1;
     }
-    unreachable!("it is asked for ever")
+}
+
+/// A file beside the program, for a peer that reads one.
+pub(crate) fn written(name: &str, text: &str) -> PathBuf {
+    let path = std::env::current_exe()
+        .unwrap()
+        .with_file_name(format!("peers-test-{name}"));
+    std::fs::write(&path, text).unwrap();
+    path
 }
 
 /// One call of one of many callers, with all that it waits for.

@@ -4,7 +4,6 @@
 //! running a program, so there is no cold call.
 
 use std::future::{Ready, ready};
-use std::path::PathBuf;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -15,7 +14,7 @@ use tower::{Layer, Service};
 
 use crate::issuer::{DAY, Issuer};
 use crate::mirror::Mirror;
-use crate::{Body, BoxError, Lanes, service};
+use crate::{Body, BoxError, Lanes, service, written};
 
 /// The mirror with the error that the layer asks for.
 #[derive(Clone, Copy)]
@@ -46,11 +45,10 @@ fn lanes(login: AuthInfo) -> Lanes {
 pub async fn token_file(issuer: Issuer) -> Lanes {
     let path = written("token", &issuer.issue().await.unwrap());
     let token_file = Some(path.display().to_string());
-    let lanes = lanes(AuthInfo {
+    lanes(AuthInfo {
         token_file,
         ..AuthInfo::default()
-    });
-    lanes
+    })
 }
 
 /// The command runs once, here.
@@ -76,12 +74,4 @@ pub async fn exec(issuer: Issuer) -> Lanes {
         exec,
         ..AuthInfo::default()
     })
-}
-
-/// A file beside the program.
-fn written(name: &str, text: &str) -> PathBuf {
-    let program = std::env::current_exe().unwrap();
-    let path = program.with_file_name(format!("peers-test-{}-{name}", std::process::id()));
-    std::fs::write(&path, text).unwrap();
-    path
 }

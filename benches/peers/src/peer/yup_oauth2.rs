@@ -10,7 +10,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 use crate::issuer::Issuer;
-use crate::{Body, BoxError, Peer, bearer};
+use crate::{Body, BoxError, Peer, bearer, written};
 
 const SCOPES: &[&str] = &["https://www.googleapis.com/auth/cloud-platform"];
 
@@ -24,14 +24,9 @@ pub async fn open(issuer: Issuer) -> YupOauth2 {
         "audience": "test-audience",
         "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
         "token_url": issuer.serve().await,
-        "credential_source": { "file": std::env::current_exe().unwrap().with_extension("test-subject") },
+        "credential_source": { "file": written("subject", "test-subject") },
     });
     let secret: ExternalAccountSecret = serde_json::from_value(document).unwrap();
-    std::fs::write(
-        std::env::current_exe().unwrap().with_extension("test-subject"),
-        "test-subject",
-    )
-    .unwrap();
     let client = CustomHyperClientBuilder::from(Client::builder(TokioExecutor::new()).build(HttpConnector::new()));
     YupOauth2(
         ExternalAccountAuthenticator::with_client(secret, client)
