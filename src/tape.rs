@@ -1,7 +1,5 @@
 //! What passed of a body, to be played once more: [`Tape`].
 
-use std::collections::VecDeque;
-
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
@@ -13,12 +11,16 @@ use http_body::Frame;
 /// keeps alive all of the buffer that its bytes are a part of.
 #[derive(Default)]
 pub(crate) struct Tape {
-    frames: VecDeque<Bytes>,
+    frames: Vec<Bytes>,
+    /// So many of them were played.
+    played: usize,
     /// The last frames, where they were small.
     small: BytesMut,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     /// Of the data that is still to be played, in bytes.
     len: usize,
+    /// So many bytes of data there is room for, if the frames are of one length.
+    expected: usize,
 }
 
 /// A frame below this is copied. A handle takes some 60 bytes, so they add a quarter at the very most.
@@ -28,7 +30,18 @@ const CHUNK: usize = 4 * 1024;
 /// Trailers beyond this are not kept: so many bytes of names and values.
 const TRAILERS: usize = 16 * 1024;
 
+/// Room is made for so many frames at once, at most: 1 MiB in frames of 16 KiB, which are 2 KiB of handles.
+const ROOM: usize = 64;
+
 impl Tape {
+    /// Has room for so many bytes of data, as soon as the first frame tells how long frames are.
+    pub(crate) fn with_room_for(expected: usize) -> Self {
+        Self {
+            expected,
+            ..Self::default()
+        }
+    }
+
     /// Bytes of data that are still to be played.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -67,7 +80,7 @@ impl Tape {
             .map(|(name, value)| name.as_str().len() + value.len())
             .sum();
         if size <= TRAILERS {
-            self.trailers = Some(trailers.clone());
+            self.trailers = Some(Box::new(trailers.clone()));
         }
         size <= TRAILERS
     }
@@ -76,57 +89,74 @@ impl Tape {
     #[inline]
     pub(crate) fn push(&mut self, data: &Bytes) {
         self.len += data.len();
-        match data.len() {
-            0 => {}
-            1..SMALL => {
-                if self.small.len() + data.len() > CHUNK {
-                    self.flush();
-                }
-                self.small.extend_from_slice(data);
-            }
-            _ => {
-                self.flush();
-                self.frames.push_back(data.clone());
-            }
+        if data.len() < SMALL {
+            return self.push_small(data);
         }
+        if self.frames.is_empty() || !self.small.is_empty() {
+            self.make_way(data.len());
+        }
+        self.frames.push(data.clone());
+    }
+
+    #[inline(never)]
+    fn push_small(&mut self, data: &Bytes) {
+        if self.small.len() + data.len() > CHUNK {
+            self.flush();
+        }
+        self.small.extend_from_slice(data);
+    }
+
+    /// For a frame of this length.
+    #[cold]
+    fn make_way(&mut self, len: usize) {
+        if self.frames.capacity() == 0 {
+            let before = usize::from(!self.small.is_empty());
+            self.frames.reserve(before + (self.expected / len).clamp(1, ROOM));
+        }
+        self.flush();
     }
 
     /// Adds trailers, however many they are.
     pub(crate) fn push_trailers(&mut self, trailers: HeaderMap) {
-        self.trailers = Some(trailers);
+        self.trailers = Some(Box::new(trailers));
     }
 
     /// Takes the next frame off the tape.
     pub(crate) fn play(&mut self) -> Option<Frame<Bytes>> {
-        if self.frames.is_empty() {
+        if self.played == self.frames.len() {
             self.flush();
         }
-        if let Some(data) = self.frames.pop_front() {
+        if let Some(data) = self.frames.get_mut(self.played) {
+            self.played += 1;
             self.len -= data.len();
-            return Some(Frame::data(data));
+            return Some(Frame::data(std::mem::take(data)));
         }
-        self.trailers.take().map(Frame::trailers)
+        self.trailers.take().map(|trailers| Frame::trailers(*trailers))
     }
 
     /// The trailers that are still to be played.
     pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_ref()
+        self.trailers.as_deref()
     }
 
     /// A copy of the first `limit` bytes that are still to be played.
     pub(crate) fn prefix(&self, limit: usize) -> Vec<u8> {
         let mut prefix = Vec::with_capacity(limit.min(self.len));
-        for data in self.frames.iter().map(|data| &data[..]).chain([&self.small[..]]) {
+        for data in self.frames[self.played..]
+            .iter()
+            .map(|data| &data[..])
+            .chain([&self.small[..]])
+        {
             let room = limit - prefix.len();
             prefix.extend_from_slice(&data[..data.len().min(room)]);
         }
         prefix
     }
 
-    #[inline]
+    #[inline(never)]
     fn flush(&mut self) {
         if !self.small.is_empty() {
-            self.frames.push_back(std::mem::take(&mut self.small).freeze());
+            self.frames.push(std::mem::take(&mut self.small).freeze());
         }
     }
 }

@@ -3,16 +3,17 @@
 //! The two share a [`Passage`], where the body lies.
 
 use std::fmt;
-use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::passage::{Lost, Passage, Phase, Polled, Rest, Whereabouts, lock, poll_body, taken_over, wake};
-use crate::error::{BoxError, Error, Kind};
+use super::first::First;
+use super::passage::{Passage, Phase, Polled, Rest, Whereabouts, lock, poll_body, wake};
+use super::sync::Mutex;
+use crate::error::BoxError;
 use crate::tape::Tape;
 
 /// The body of a request that may be replayed, or of its replay. Made by [`Buffered`](super::Buffered).
@@ -30,10 +31,7 @@ pub struct ReplayBody<B> {
 
 enum Role<B> {
     /// Recorded as it passes.
-    First {
-        passage: Arc<Mutex<Passage<B>>>,
-        limit: usize,
-    },
+    First(First<B>),
     /// Nobody will replay it any more, or ever would.
     Alone(Pin<Box<B>>),
     /// The tape, then the rest.
@@ -97,7 +95,7 @@ impl<B: Body> Recording<B> {
         let _ended;
         let (first, second) = {
             let mut passage = lock(shared);
-            if let Some(Err(_)) = passage.next {
+            if let Some(Err(_)) = passage.next.as_deref() {
                 return None;
             }
             let tape = passage.tape.take()?;
@@ -138,19 +136,12 @@ impl<B> fmt::Debug for Recording<B> {
 impl<B: Body> ReplayBody<B> {
     pub(super) fn first(body: B, limit: usize) -> (Self, Recording<B>) {
         let left = Left::of(&body.size_hint());
-        let passage = Arc::new(Mutex::new(Passage {
-            phase: Phase::Recording,
-            body: Whereabouts::Here(Box::pin(body)),
-            tape: Some(Tape::default()),
-            next: None,
-            first: None,
-            second: None,
-        }));
+        let first = First::new(body, limit);
         let recording = Recording {
-            kept: Some(passage.clone()),
+            kept: Some(first.passage().clone()),
             left,
         };
-        let role = Role::First { passage, limit };
+        let role = Role::First(first);
         (Self { role }, recording)
     }
 
@@ -171,15 +162,24 @@ impl<B: Body> ReplayBody<B> {
 impl<B> Body for ReplayBody<B>
 where
     B: Body,
+    B::Data: 'static,
     B::Error: Into<BoxError>,
 {
     type Data = Bytes;
     type Error = BoxError;
 
+    #[inline]
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Polled>> {
         match &mut self.role {
             Role::Alone(body) => poll_body(body, cx),
-            Role::First { .. } => self.poll_first(cx),
+            Role::First(first) => {
+                let mut released = None;
+                let polled = first.poll_frame(cx, &mut released);
+                if let Some(body) = released {
+                    self.role = Role::Alone(body);
+                }
+                polled
+            }
             Role::Second(second) => second.poll_frame(cx),
         }
     }
@@ -187,15 +187,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.role {
             Role::Alone(body) => body.is_end_stream(),
-            Role::First { passage, .. } => {
-                let passage = lock(passage);
-                passage.next.is_none()
-                    && match &passage.body {
-                        Whereabouts::Here(body) => body.is_end_stream(),
-                        Whereabouts::Ended => true,
-                        Whereabouts::Out | Whereabouts::Lost => false,
-                    }
-            }
+            Role::First(first) => first.is_end(),
             Role::Second(second) => second.is_end(),
         }
     }
@@ -204,93 +196,16 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.role {
             Role::Alone(body) => body.size_hint(),
-            Role::First { passage, .. } => {
-                let passage = lock(passage);
-                match (&passage.body, &passage.next) {
-                    (Whereabouts::Here(body), None) => body.size_hint(),
-                    (Whereabouts::Ended, None) => SizeHint::with_exact(0),
-                    _ => SizeHint::default(),
-                }
-            }
+            Role::First(first) => first.size_hint(),
             Role::Second(second) => second.left.hint(),
         }
-    }
-}
-
-impl<B> ReplayBody<B>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Option<Polled>> {
-        let Role::First { passage: shared, limit } = &self.role else {
-            return Poll::Ready(None);
-        };
-        // Dropped after the lock.
-        let (mut _before, mut _tape, mut _ended) = (None, None, None);
-        let mut passage = lock(shared);
-        match passage.phase {
-            Phase::Held | Phase::TakenOver if passage.is_sent() => return Poll::Ready(None),
-            Phase::TakenOver => return Poll::Ready(Some(Err(taken_over()))),
-            Phase::Held => {
-                _before = passage.await_decision(cx);
-                return Poll::Pending;
-            }
-            Phase::Recording | Phase::Released => {}
-        }
-        if let Some(next) = passage.next.take() {
-            return Poll::Ready(Some(next));
-        }
-        let mut body = match mem::replace(&mut passage.body, Whereabouts::Out) {
-            Whereabouts::Here(body) => body,
-            Whereabouts::Lost => {
-                passage.body = Whereabouts::Ended;
-                return Poll::Ready(Some(Err(Error::new(Kind::BodyLost).into())));
-            }
-            gone => {
-                passage.body = gone;
-                return Poll::Ready(None);
-            }
-        };
-        drop(passage);
-
-        let lost = Lost(shared);
-        let polled = poll_body(&mut body, cx);
-        mem::forget(lost);
-
-        let mut passage = lock(shared);
-        if passage.phase == Phase::Recording {
-            if passage.record(&polled, *limit) {
-                // This is where almost every poll ends.
-                _ended = passage.put_back(body, &polled);
-                if polled.is_pending() {
-                    _before = passage.await_decision(cx);
-                }
-                return polled;
-            }
-            _tape = passage.release();
-        }
-        if passage.phase == Phase::Released {
-            drop(passage);
-            self.role = Role::Alone(body);
-            return polled;
-        }
-        _ended = passage.put_back(body, &polled);
-        let polled = passage.set_aside(polled);
-        if polled.is_pending() {
-            _before = passage.await_decision(cx);
-        }
-        let second = passage.second.take();
-        drop(passage);
-        wake(second);
-        polled
     }
 }
 
 impl<B> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let role = match &self.role {
-            Role::First { .. } => "first",
+            Role::First(_) => "first",
             Role::Alone(_) => "alone",
             Role::Second(_) => "second",
         };
@@ -303,6 +218,7 @@ impl<B> fmt::Debug for ReplayBody<B> {
 impl<B> Second<B>
 where
     B: Body,
+    B::Data: 'static,
     B::Error: Into<BoxError>,
 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Polled>> {

@@ -97,6 +97,7 @@ impl Unboxed {
 impl<B> Replay<B> for Buffered<B>
 where
     B: Body,
+    B::Data: 'static,
     B::Error: Into<BoxError>,
 {
     type Body = B;
@@ -126,6 +127,7 @@ where
 impl<B> Replay<B> for Unboxed
 where
     B: Body,
+    B::Data: 'static,
     B::Error: Into<BoxError>,
 {
     type Body = ReplayBody<B>;

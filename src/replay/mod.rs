@@ -8,9 +8,11 @@
 mod auto;
 mod body;
 mod buffered;
+mod first;
 mod head;
 mod page;
 mod passage;
+mod sync;
 #[cfg(test)]
 mod tests;
 

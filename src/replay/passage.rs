@@ -1,8 +1,9 @@
 //! Where a recorded body lies: [`Passage`].
 //!
 //! The first attempt and whoever may replay it share the body. The first attempt takes it out to poll it,
-//! so that no lock is held over foreign code, and puts it back with the frame on the tape. So a replay can take it over at any time, also from an upload that nobody polls
-//! because its server stopped reading: the replay plays the tape, and then goes on with the rest.
+//! so that no lock is held over foreign code, and puts it back with the frame on the tape. So a replay can take it
+//! over at any time, also from an upload that nobody polls because its server stopped reading: the replay plays the
+//! tape, and then goes on with the rest.
 //!
 //! ```text
 //! Recording ─┬─ accepted, or beyond the limit ──────────► Released: the first attempt has the body to itself
@@ -10,16 +11,19 @@
 //!                                └─ the replay is sent ─► TakenOver: the first attempt ends with an error
 //! ```
 
+use std::any::Any;
+use std::convert;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame};
 
+use super::sync::{Mutex, MutexGuard};
 use crate::error::{BoxError, Error, Kind};
-use crate::tape::{Tape, in_bytes};
+use crate::tape::{self, Tape};
 
 /// What the first attempt and the replay share.
 pub(super) struct Passage<B> {
@@ -28,7 +32,7 @@ pub(super) struct Passage<B> {
     /// `None`: there can be no replay.
     pub(super) tape: Option<Tape>,
     /// What the first attempt polled and may not send any more. Comes after the tape.
-    pub(super) next: Option<Polled>,
+    pub(super) next: Option<Box<Polled>>,
     /// The task of the first attempt, where it waits.
     pub(super) first: Option<Waker>,
     /// The task of the replay, where it waits for the first attempt to put the body back.
@@ -58,7 +62,7 @@ pub(super) enum Rest<B> {
     /// The first attempt is polling the body at this moment.
     Out(Arc<Mutex<Passage<B>>>),
     Live {
-        next: Option<Polled>,
+        next: Option<Box<Polled>>,
         body: Whereabouts<B>,
     },
 }
@@ -66,6 +70,18 @@ pub(super) enum Rest<B> {
 pub(super) type Polled = Result<Frame<Bytes>, BoxError>;
 
 impl<B> Passage<B> {
+    /// Of a body of which `expected` bytes at most are likely to be recorded.
+    pub(super) fn new(body: Pin<Box<B>>, expected: usize) -> Self {
+        Self {
+            phase: Phase::Recording,
+            body: Whereabouts::Here(body),
+            tape: Some(Tape::with_room_for(expected)),
+            next: None,
+            first: None,
+            second: None,
+        }
+    }
+
     /// What is left for the replay, unless the first attempt has it at this moment.
     pub(super) fn rest(&mut self, shared: &Arc<Mutex<Self>>) -> Rest<B> {
         let body = match &self.body {
@@ -102,6 +118,40 @@ impl<B> Passage<B> {
 }
 
 impl<B: Body> Passage<B> {
+    /// The body for the first attempt to poll, unless it must not or has something else to send before.
+    #[inline]
+    pub(super) fn take_out(&mut self) -> Option<Pin<Box<B>>> {
+        if matches!(self.phase, Phase::Held | Phase::TakenOver) || self.next.is_some() {
+            return None;
+        }
+        match mem::replace(&mut self.body, Whereabouts::Out) {
+            Whereabouts::Here(body) => Some(body),
+            gone => {
+                self.body = gone;
+                None
+            }
+        }
+    }
+
+    /// Puts the body back, if it brought a frame that is on the tape then.
+    #[inline]
+    pub(super) fn record(
+        &mut self,
+        body: Pin<Box<B>>,
+        polled: &Poll<Option<Polled>>,
+        limit: usize,
+    ) -> Result<(), Pin<Box<B>>> {
+        if self.phase == Phase::Recording
+            && let Poll::Ready(Some(Ok(frame))) = polled
+            && let Some(tape) = &mut self.tape
+            && tape.record(frame, limit)
+        {
+            self.body = Whereabouts::Here(body);
+            return Ok(());
+        }
+        Err(body)
+    }
+
     /// Notes that the body has ended, if it says so without being polled.
     pub(super) fn settle(&mut self) -> Option<Whereabouts<B>> {
         match &self.body {
@@ -113,7 +163,6 @@ impl<B: Body> Passage<B> {
     }
 
     /// What has ended, to be dropped outside the lock.
-    #[inline]
     pub(super) fn put_back(&mut self, body: Pin<Box<B>>, polled: &Poll<Option<Polled>>) -> Option<Pin<Box<B>>> {
         if let Poll::Ready(None) = polled {
             self.body = Whereabouts::Ended;
@@ -123,30 +172,19 @@ impl<B: Body> Passage<B> {
         None
     }
 
-    /// Puts `polled` on the tape. `false`: it cannot be replayed.
-    #[inline]
-    pub(super) fn record(&mut self, polled: &Poll<Option<Polled>>, limit: usize) -> bool {
-        match polled {
-            Poll::Ready(Some(Ok(frame))) => self.tape.as_mut().is_some_and(|tape| tape.record(frame, limit)),
-            // A body that failed once is not to be trusted with a second attempt.
-            Poll::Ready(Some(Err(_))) => false,
-            Poll::Ready(None) | Poll::Pending => true,
-        }
-    }
-
     /// The request was refused while this was polled, so it is for whoever goes on. What the first attempt
     /// gets instead.
     #[cold]
-    pub(super) fn set_aside(&mut self, polled: Poll<Option<Polled>>) -> Poll<Option<Polled>> {
-        if let Poll::Ready(Some(polled)) = polled {
-            self.next = Some(polled);
-        }
-        if self.is_sent() {
+    pub(super) fn set_aside(&mut self, polled: &mut Poll<Option<Polled>>) {
+        let instead = if self.is_sent() {
             Poll::Ready(None)
         } else if self.phase == Phase::TakenOver {
             Poll::Ready(Some(Err(taken_over())))
         } else {
             Poll::Pending
+        };
+        if let Poll::Ready(Some(polled)) = mem::replace(polled, instead) {
+            self.next = Some(Box::new(polled));
         }
     }
 }
@@ -154,6 +192,7 @@ impl<B: Body> Passage<B> {
 impl<B> Rest<B>
 where
     B: Body,
+    B::Data: 'static,
     B::Error: Into<BoxError>,
 {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Polled>> {
@@ -174,7 +213,7 @@ where
             }
         };
         if let Some(next) = next.take() {
-            return Poll::Ready(Some(next));
+            return Poll::Ready(Some(*next));
         }
         match body {
             Whereabouts::Here(live) => {
@@ -227,19 +266,43 @@ impl<B> Drop for Lost<'_, B> {
     }
 }
 
+#[inline]
 pub(super) fn poll_body<B>(body: &mut Pin<Box<B>>, cx: &mut Context<'_>) -> Poll<Option<Polled>>
 where
     B: Body,
+    B::Data: 'static,
     B::Error: Into<BoxError>,
 {
-    let polled = std::task::ready!(body.as_mut().poll_frame(cx));
-    Poll::Ready(polled.map(|frame| frame.map(in_bytes).map_err(Into::into)))
+    // Told apart by hand: a frame is large, and this moves it once.
+    match body.as_mut().poll_frame(cx) {
+        Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(in_bytes(frame)))),
+        Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+        Poll::Ready(None) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// A frame of `Bytes` as it is.
+#[inline]
+fn in_bytes<D: Buf + 'static>(frame: Frame<D>) -> Frame<Bytes> {
+    match same() {
+        Some(same) => same(frame),
+        None => tape::in_bytes(frame),
+    }
+}
+
+/// What makes a `T` the `U` that it is, if it is one. The compiler knows, and leaves nothing of it.
+#[inline]
+fn same<T: 'static, U: 'static>() -> Option<fn(T) -> U> {
+    let same: fn(T) -> T = convert::identity;
+    (&same as &dyn Any).downcast_ref().copied()
 }
 
 pub(super) fn taken_over() -> BoxError {
     Error::new(Kind::TakenOver).into()
 }
 
+#[inline]
 pub(super) fn lock<B>(passage: &Mutex<Passage<B>>) -> MutexGuard<'_, Passage<B>> {
     // What panics is the body's own code, which at most tells its size under the lock: all is whole.
     passage.lock().unwrap_or_else(PoisonError::into_inner)

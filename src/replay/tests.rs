@@ -1,5 +1,9 @@
 //! One body, its first attempt and its replay, poll by poll.
 
+#[cfg(feature = "shuttle")]
+mod model;
+mod races;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -427,47 +431,6 @@ fn the_wrapper_goes_to_other_threads_if_the_body_does() {
     assert_send::<Recording<Unsync>>();
     assert_sync::<ReplayBody<http_body_util::Full<Bytes>>>();
     assert_sync::<Recording<http_body_util::Full<Bytes>>>();
-}
-
-/// Miri runs this under many schedules: `cargo +nightly miri test --lib -- replay:: tape::`.
-#[test]
-fn whenever_another_thread_takes_over_the_replay_is_whole() {
-    const SENT: &str = "abcdefghijklmnopqrstuvwxyz";
-    for round in 0..if cfg!(miri) { 5 } else { 500 } {
-        let acts = (0..SENT.len()).map(|at| match at % 5 {
-            3 => vec![Act::Wait, text(&SENT[at..=at])],
-            _ => vec![text(&SENT[at..=at])],
-        });
-        let (mut sent, saved) = first(script(acts.flatten()), SENT.len());
-        let sending = std::thread::spawn(move || {
-            let mut seen = String::new();
-            loop {
-                match poll(&mut sent) {
-                    Poll::Ready(Some(Ok(frame))) => seen += std::str::from_utf8(frame.data_ref().unwrap()).unwrap(),
-                    Poll::Ready(Some(Err(_))) => return (seen, false),
-                    Poll::Ready(None) => return (seen, true),
-                    Poll::Pending => std::thread::yield_now(),
-                }
-            }
-        });
-        for _ in 0..round % 50 {
-            std::thread::yield_now();
-        }
-        assert!(saved.hold());
-        let mut replay = saved.into_replay().unwrap();
-        let mut replayed = String::new();
-        loop {
-            match poll(&mut replay) {
-                Poll::Ready(Some(Ok(frame))) => replayed += std::str::from_utf8(frame.data_ref().unwrap()).unwrap(),
-                Poll::Ready(Some(Err(error))) => panic!("{error}"),
-                Poll::Ready(None) => break,
-                Poll::Pending => std::thread::yield_now(),
-            }
-        }
-        let (seen, whole) = sending.join().unwrap();
-        assert_eq!(replayed, SENT);
-        assert!(SENT.starts_with(&seen) && (!whole || seen == SENT), "{seen}");
-    }
 }
 
 /// A body that owns what watches its request, as an upload does that cancels it when it is dropped.

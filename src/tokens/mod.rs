@@ -12,10 +12,10 @@ mod fetch;
 mod flight;
 mod keeper;
 #[cfg(all(test, feature = "shuttle"))]
-mod model;
+pub(crate) mod model;
 mod schedule;
 mod store;
-mod sync;
+pub(crate) mod sync;
 
 use std::fmt;
 use std::future::Future;

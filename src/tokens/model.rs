@@ -38,7 +38,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 // ===== the schedulers =====
 
-fn check(scenario: fn()) {
+pub(crate) fn check(scenario: fn()) {
     let schedules = schedules();
     explore("random", RandomScheduler::new_from_seed(SEED, schedules), scenario);
     explore("PCT", PctScheduler::new_from_seed(SEED, DEPTH, schedules), scenario);
@@ -50,7 +50,7 @@ fn schedules() -> usize {
 }
 
 /// Under every schedule: only for what is very small.
-fn exhaust(scenario: fn()) {
+pub(crate) fn exhaust(scenario: fn()) {
     explore("DFS", DfsScheduler::new(None, false), scenario);
 }
 
