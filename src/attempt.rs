@@ -33,16 +33,16 @@ pub(crate) struct Kept<Saved> {
     pub(crate) body: Saved,
 }
 
-/// What a request that waits holds on to.
+/// What a request that waits holds on to. Boxed is what few of them have: thousands may wait for their first token.
 pub(crate) struct Paused<S, B, Saved, ResBody> {
     /// Polled ready before the request is sent. Made only once a token is there, so that waiting for
     /// one holds no permit.
-    pub(crate) service: Option<S>,
+    pub(crate) service: Option<Box<S>>,
     /// The request to go out; for a refused one there is none until the new token is there.
     pub(crate) request: Option<(request::Parts, Load<B, Saved>)>,
     /// The server's own answer, in case the replay does not come about. Given up once a newer token is
     /// there and the replay has to wait for a service.
-    pub(crate) refusal: Option<Response<ResBody>>,
+    pub(crate) refusal: Option<Box<Response<ResBody>>>,
 }
 
 /// The body of a request that waits.
@@ -122,7 +122,7 @@ impl<S, B, Saved, ResBody> Paused<S, B, Saved, ResBody> {
         Box::new(Self {
             service: None,
             request: None,
-            refusal: Some(response),
+            refusal: Some(Box::new(response)),
         })
     }
 

@@ -60,12 +60,20 @@ pin_project! {
         // In the hands of the inner service.
         Sending { #[pin] future: F },
         // The head did not say; the body is looked at.
-        Inspecting { head: Option<Box<response::Parts>>, #[pin] inspecting: N },
+        Inspecting { inspection: Pin<Box<Inspection<N>>> },
         // Refused: wait for a newer token.
         Renewing { paused: Option<P>, #[pin] landing: Landing },
         // An inner service is polled ready for the request that was held back.
         Readying { paused: Option<P>, resort: bool },
         Failed { error: Option<Error> },
+    }
+}
+
+pin_project! {
+    struct Inspection<N> {
+        head: Option<response::Parts>,
+        #[pin]
+        inspecting: N,
     }
 }
 
@@ -172,9 +180,10 @@ where
                     Some(answer) => way.answered(answer),
                     None => way.answered(ready!(future.poll(cx))),
                 },
-                StateProj::Inspecting { head, inspecting } => {
-                    let (verdict, body) = ready!(inspecting.poll(cx));
-                    way.inspected(verdict, head.take(), body)
+                StateProj::Inspecting { inspection } => {
+                    let inspection = inspection.as_mut().project();
+                    let (verdict, body) = ready!(inspection.inspecting.poll(cx));
+                    way.inspected(verdict, inspection.head.take(), body)
                 }
                 StateProj::Waiting { paused, landing } => {
                     let landed = ready!(landing.poll(cx));
@@ -276,9 +285,12 @@ where
         if let Verdict::Inspect(limit) = verdict
             && let Some(report) = self.report()
         {
-            return Step::Next(State::Inspecting {
+            let inspection = Inspection {
                 inspecting: classify.inspect(&head, body, limit, report),
-                head: Some(Box::new(head)),
+                head: Some(head),
+            };
+            return Step::Next(State::Inspecting {
+                inspection: Box::pin(inspection),
             });
         }
         self.judged(verdict, classify.pass(Response::from_parts(head, body)))
@@ -292,14 +304,9 @@ where
     }
 
     /// The body was looked into.
-    fn inspected(
-        self,
-        verdict: Verdict,
-        head: Option<Box<response::Parts>>,
-        body: C::Body,
-    ) -> StepOf<S, R, C, B, ResBody> {
+    fn inspected(self, verdict: Verdict, head: Option<response::Parts>, body: C::Body) -> StepOf<S, R, C, B, ResBody> {
         match head {
-            Some(head) => self.judged(verdict, Response::from_parts(*head, body)),
+            Some(head) => self.judged(verdict, Response::from_parts(head, body)),
             None => Step::Done(Err(spent())),
         }
     }
@@ -411,7 +418,7 @@ where
 
     /// A token is there; an inner service has to be made ready for the request.
     fn readying(self, mut paused: PausedOf<S, R, C, B, ResBody>, resort: bool) -> StepOf<S, R, C, B, ResBody> {
-        paused.service = Some(self.core.prototype());
+        paused.service = Some(self.core.prototype().into());
         Step::Next(State::Readying {
             paused: Some(paused),
             resort,
@@ -469,7 +476,7 @@ where
     /// There is no token to go out with. A refusal that is handed on says why.
     fn tokenless(
         self,
-        refusal: Option<Response<C::Body>>,
+        refusal: Option<Box<Response<C::Body>>>,
         reason: HandedBack,
         error: Error,
     ) -> StepOf<S, R, C, B, ResBody> {
@@ -483,7 +490,7 @@ where
     /// No second attempt: a refused request gets the server's own answer, any other the error.
     fn give_up(
         self,
-        refusal: Option<Response<C::Body>>,
+        refusal: Option<Box<Response<C::Body>>>,
         reason: HandedBack,
         error: impl Into<BoxError>,
     ) -> StepOf<S, R, C, B, ResBody> {
@@ -497,7 +504,7 @@ where
         if let Some(generation) = refused {
             self.core.engine().tell(&Event::HandedBack { generation, reason });
         }
-        Step::Done(Ok(response))
+        Step::Done(Ok(*response))
     }
 }
 
