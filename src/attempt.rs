@@ -1,11 +1,7 @@
 //! One attempt to send a request, and what a request holds on to that waits for the next.
 
-use std::task::{Context, Poll};
-
 use http::{Response, StatusCode, request};
-use tower_service::Service;
 
-use crate::error::BoxError;
 use crate::origin::route_of;
 use crate::replay::{Head, Replay};
 use crate::token::Generation;
@@ -34,10 +30,7 @@ pub(crate) struct Kept<Saved> {
 }
 
 /// What a request that waits holds on to. Boxed is what few of them have: thousands may wait for their first token.
-pub(crate) struct Paused<S, B, Saved, ResBody> {
-    /// Polled ready before the request is sent. Made only once a token is there, so that waiting for
-    /// one holds no permit.
-    pub(crate) service: Option<Box<S>>,
+pub(crate) struct Paused<B, Saved, ResBody> {
     /// The request to go out; for a refused one there is none until the new token is there.
     pub(crate) request: Option<(request::Parts, Load<B, Saved>)>,
     /// The server's own answer, in case the replay does not come about. Given up once a newer token is
@@ -60,6 +53,24 @@ impl<Saved> Attempt<Saved> {
             generation,
             origin,
             turn: Turn::First(kept),
+        }
+    }
+
+    /// One whose request waits: while it has its head, no copy is needed.
+    pub(crate) fn unsent(origin: u64, kept: Option<Kept<Saved>>) -> Self {
+        let unsent = |kept: Kept<Saved>| Kept {
+            head: Head::unsent(),
+            ..kept
+        };
+        Self::first(None, origin, kept.map(unsent))
+    }
+
+    /// A request that waited is about to be sent. Before the token is put on it.
+    pub(crate) fn keep(&mut self, head: &request::Parts) {
+        if let Turn::First(Some(kept)) = &mut self.turn
+            && kept.head.is_unsent()
+        {
+            kept.head = Head::keep(head);
         }
     }
 
@@ -109,10 +120,9 @@ impl<Saved> Attempt<Saved> {
     }
 }
 
-impl<S, B, Saved, ResBody> Paused<S, B, Saved, ResBody> {
+impl<B, Saved, ResBody> Paused<B, Saved, ResBody> {
     pub(crate) fn new(head: request::Parts, body: B) -> Box<Self> {
         Box::new(Self {
-            service: None,
             request: Some((head, Load::Body(body))),
             refusal: None,
         })
@@ -120,19 +130,9 @@ impl<S, B, Saved, ResBody> Paused<S, B, Saved, ResBody> {
 
     pub(crate) fn refused(response: Response<ResBody>) -> Box<Self> {
         Box::new(Self {
-            service: None,
             request: None,
             refusal: Some(Box::new(response)),
         })
-    }
-
-    /// `None`: there is no service.
-    pub(crate) fn poll_ready<R>(&mut self, cx: &mut Context<'_>) -> Option<Poll<Result<(), BoxError>>>
-    where
-        S: Service<R>,
-        S::Error: Into<BoxError>,
-    {
-        Some(self.service.as_mut()?.poll_ready(cx).map_err(Into::into))
     }
 
     /// Lets go of everything of the first attempt: what the service waits for may be the connection that

@@ -48,13 +48,13 @@ pin_project! {
         // `None`: the request goes out without the token, and its answer is not judged.
         attempt: Option<Attempt<R::Saved>>,
         #[pin]
-        state: State<S::Future, C::Inspecting, PausedOf<S, R, C, B, ResBody>>,
+        state: State<S, S::Future, C::Inspecting, PausedOf<R, C, B, ResBody>>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, N, P> {
+    enum State<S, F, N, P> {
         // No usable token: wait for one, without an inner service.
         Waiting { paused: Option<P>, #[pin] landing: Landing },
         // In the hands of the inner service.
@@ -64,7 +64,8 @@ pin_project! {
         // Refused: wait for a newer token.
         Renewing { paused: Option<P>, #[pin] landing: Landing },
         // An inner service is polled ready for the request that was held back.
-        Readying { paused: Option<P>, resort: bool },
+        // Made only now, so that waiting for a token holds no permit.
+        Readying { paused: Option<P>, service: Option<Box<S>>, resort: bool },
         Failed { error: Option<Error> },
     }
 }
@@ -103,7 +104,7 @@ where
     ) -> Self {
         Self {
             moored,
-            attempt: Some(Attempt::first(None, origin, kept)),
+            attempt: Some(Attempt::unsent(origin, kept)),
             state: State::Waiting {
                 paused: Some(Paused::new(request.0, request.1)),
                 landing,
@@ -193,16 +194,16 @@ where
                     let landed = ready!(landing.poll(cx));
                     way.renewed(paused.take(), landed)
                 }
-                StateProj::Readying { paused, resort } => {
-                    match paused
-                        .as_mut()
-                        .and_then(|paused| paused.poll_ready::<Request<R::Body>>(cx))
-                    {
-                        Some(Poll::Ready(readied)) => way.readied(paused.take(), readied, *resort),
-                        Some(Poll::Pending) if way.let_go(paused) => return Poll::Pending,
-                        _ => way.unreplayable(paused.take()),
-                    }
-                }
+                StateProj::Readying {
+                    paused,
+                    service,
+                    resort,
+                } => match service.as_mut().map(|service| service.poll_ready(cx)) {
+                    Some(Poll::Ready(Ok(()))) => way.readied(paused.take(), service.take(), *resort),
+                    Some(Poll::Ready(Err(error))) => way.unready(paused.take(), error.into()),
+                    Some(Poll::Pending) if way.let_go(paused) => return Poll::Pending,
+                    _ => way.unreplayable(paused.take()),
+                },
                 StateProj::Failed { error } => Step::Done(Err(error.take().map_or_else(spent, BoxError::from))),
             };
             match step {
@@ -240,20 +241,21 @@ where
 }
 
 /// What a poll comes to: the end, or another state.
-enum Step<T, F, N, P> {
+enum Step<T, S, F, N, P> {
     Done(Result<Response<T>, BoxError>),
-    Next(State<F, N, P>),
+    Next(State<S, F, N, P>),
 }
 
 type StepOf<S, R, C, B, ResBody> = Step<
     <C as Classify<ResBody>>::Body,
+    S,
     <S as Service<Request<<R as Replay<B>>::Body>>>::Future,
     <C as Classify<ResBody>>::Inspecting,
-    PausedOf<S, R, C, B, ResBody>,
+    PausedOf<R, C, B, ResBody>,
 >;
 
-type PausedOf<S, R, C, B, ResBody> =
-    Box<Paused<S, <R as Replay<B>>::Body, <R as Replay<B>>::Saved, <C as Classify<ResBody>>::Body>>;
+type PausedOf<R, C, B, ResBody> =
+    Box<Paused<<R as Replay<B>>::Body, <R as Replay<B>>::Saved, <C as Classify<ResBody>>::Body>>;
 
 /// A request between two states.
 struct Way<'a, S, R, C, I, B, ResBody>
@@ -368,7 +370,7 @@ where
     }
 
     /// The flight that a refused request waited for has landed.
-    fn renewed(self, paused: Option<PausedOf<S, R, C, B, ResBody>>, landed: Landed) -> StepOf<S, R, C, B, ResBody> {
+    fn renewed(self, paused: Option<PausedOf<R, C, B, ResBody>>, landed: Landed) -> StepOf<S, R, C, B, ResBody> {
         match (paused, landed) {
             (None, _) => Step::Done(Err(spent())),
             (Some(paused), Landed::Published | Landed::Superseded) => self.again(paused),
@@ -377,7 +379,7 @@ where
     }
 
     /// Makes the refused request again.
-    fn again(self, mut paused: PausedOf<S, R, C, B, ResBody>) -> StepOf<S, R, C, B, ResBody> {
+    fn again(self, mut paused: PausedOf<R, C, B, ResBody>) -> StepOf<S, R, C, B, ResBody> {
         match self.attempt.as_mut().and_then(Attempt::again) {
             // Checked on every attempt. It passed once, and nothing of it has changed since.
             Some((head, saved))
@@ -394,18 +396,18 @@ where
     }
 
     /// The replay has to wait for its service; whether it can still be sent then.
-    fn let_go(&self, paused: &mut Option<PausedOf<S, R, C, B, ResBody>>) -> bool {
+    fn let_go(&self, paused: &mut Option<PausedOf<R, C, B, ResBody>>) -> bool {
         paused
             .as_mut()
             .is_some_and(|paused| paused.let_go::<R, B>(&self.core.replay))
     }
 
-    fn unreplayable(self, paused: Option<PausedOf<S, R, C, B, ResBody>>) -> StepOf<S, R, C, B, ResBody> {
+    fn unreplayable(self, paused: Option<PausedOf<R, C, B, ResBody>>) -> StepOf<S, R, C, B, ResBody> {
         self.give_up(paused.and_then(|paused| paused.refusal), HandedBack::NotKept, spent())
     }
 
     /// The flight that a request without a token waited for has landed.
-    fn woken(self, paused: Option<PausedOf<S, R, C, B, ResBody>>, landed: Landed) -> StepOf<S, R, C, B, ResBody> {
+    fn woken(self, paused: Option<PausedOf<R, C, B, ResBody>>, landed: Landed) -> StepOf<S, R, C, B, ResBody> {
         match (paused, landed) {
             (None, _) => Step::Done(Err(spent())),
             (Some(paused), Landed::Published | Landed::Superseded) => self.readying(paused, false),
@@ -417,10 +419,10 @@ where
     }
 
     /// A token is there; an inner service has to be made ready for the request.
-    fn readying(self, mut paused: PausedOf<S, R, C, B, ResBody>, resort: bool) -> StepOf<S, R, C, B, ResBody> {
-        paused.service = Some(self.core.prototype().into());
+    fn readying(self, paused: PausedOf<R, C, B, ResBody>, resort: bool) -> StepOf<S, R, C, B, ResBody> {
         Step::Next(State::Readying {
             paused: Some(paused),
+            service: Some(self.core.prototype().into()),
             resort,
         })
     }
@@ -428,19 +430,19 @@ where
     /// An inner service is ready. The token is taken now, not when the request was queued.
     fn readied(
         self,
-        paused: Option<PausedOf<S, R, C, B, ResBody>>,
-        readied: Result<(), BoxError>,
+        paused: Option<PausedOf<R, C, B, ResBody>>,
+        service: Option<Box<S>>,
         resort: bool,
     ) -> StepOf<S, R, C, B, ResBody> {
-        let Some(mut paused) = paused else {
+        // The service comes apart from the rest, so that a request that has to wait again holds no permit.
+        let (Some(mut paused), Some(mut service)) = (paused, service) else {
             return Step::Done(Err(spent()));
         };
-        // Out of `paused`, so that a request that has to wait again holds no permit either.
-        let (Some((mut head, load)), Some(mut service)) = (paused.request.take(), paused.service.take()) else {
+        let Some((mut head, load)) = paused.request.take() else {
             return Step::Done(Err(spent()));
         };
-        if let Err(error) = readied {
-            return self.give_up(paused.refusal, HandedBack::NotReady, error);
+        if let Some(attempt) = &mut *self.attempt {
+            attempt.keep(&head);
         }
         let presentation = &self.core.presentation;
         let boarding = match self.core.engine().last_resort().filter(|_| resort) {
@@ -471,6 +473,11 @@ where
             }
             Boarding::Denied(error) => self.tokenless(paused.refusal, HandedBack::NotReady, error),
         }
+    }
+
+    /// The inner service is not to be had.
+    fn unready(self, paused: Option<PausedOf<R, C, B, ResBody>>, error: BoxError) -> StepOf<S, R, C, B, ResBody> {
+        self.give_up(paused.and_then(|paused| paused.refusal), HandedBack::NotReady, error)
     }
 
     /// There is no token to go out with. A refusal that is handed on says why.

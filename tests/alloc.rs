@@ -163,12 +163,13 @@ fn the_future_is_small() {
         size_of::<Boxed>(),
         size_of::<Plain>()
     );
+    // So much over the inner future.
     for (what, limit, sizes) in [
-        ("Never", 192, [size::<Boxed, Never>(), size::<Plain, Never>()]),
-        ("Auto", 216, [size::<Boxed, Auto>(), size::<Plain, Auto>()]),
+        ("Never", 64, [size::<Boxed, Never>(), size::<Plain, Never>()]),
+        ("Auto", 88, [size::<Boxed, Auto>(), size::<Plain, Auto>()]),
         (
             "CloneBody",
-            216,
+            88,
             [size::<Boxed, CloneBody>(), size::<Plain, CloneBody>()],
         ),
     ] {
@@ -176,7 +177,8 @@ fn the_future_is_small() {
             "bytes of the future with {what}: over boxed {}, over ready {}",
             sizes[0], sizes[1]
         );
-        assert!(sizes.into_iter().max() <= Some(limit), "{what}: {sizes:?}");
+        assert!(sizes[0] <= size_of::<Boxed>() + limit, "{what}: {sizes:?}");
+        assert!(sizes[1] <= size_of::<Plain>() + limit, "{what}: {sizes:?}");
     }
 }
 

@@ -22,11 +22,20 @@ use super::page::Page;
 
 /// Enough of a head to make the request again: method, URL, version, headers in order, extensions.
 pub(crate) struct Head {
-    /// `None` only once it was dropped.
+    /// `None` once it was dropped, and where nothing was kept yet.
     page: Option<Box<Page>>,
 }
 
 impl Head {
+    /// Nothing yet: the request has not been sent.
+    pub(crate) fn unsent() -> Self {
+        Self { page: None }
+    }
+
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.page.is_none()
+    }
+
     pub(crate) fn keep(parts: &request::Parts) -> Self {
         let mut page = Page::take();
         if page.write(|text| write(parts, text)).is_none() {
@@ -53,7 +62,7 @@ impl Head {
         }
     }
 
-    /// The head as it was. `None` if it is no head, which is never so.
+    /// The head as it was. `None` if it is no head, which is never so of one that was kept.
     #[cold]
     pub(crate) fn into_parts(mut self) -> Option<request::Parts> {
         let page = self.page.as_mut()?;
