@@ -50,7 +50,7 @@ fn main() {
         rows: rows.collect(),
     };
     let herd = Figures {
-        name: "herd",
+        name: "failing_herd",
         about: "A hundred tasks ask a cold handle at once, and the one fetch fails after 50 ms: medians of the rounds.",
         columns: HERD_COLUMNS.to_vec(),
         rows: vec![failing_herd(rounds)],
