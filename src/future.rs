@@ -37,18 +37,27 @@ pin_project! {
     ///
     /// A refusal that is handed on because no newer token could be had is the server's own, with an
     /// [`Error`](crate::Error) in its extensions that says why.
-    pub struct ResponseFuture<S, R, C, I, B, ResBody>
+    ///
+    /// The last five parameters follow from the others. They are parameters, and not looked up in the fields, because
+    /// the compiler asks within an `async` block whether this is `Send`, and there it cannot look up a service whose
+    /// error is [boxed](crate::BoxError).
+    pub struct ResponseFuture<
+        S, R, C, I, B, ResBody,
+        F = <S as Service<Request<<R as Replay<B>>::Body>>>::Future,
+        Body = <R as Replay<B>>::Body,
+        Saved = <R as Replay<B>>::Saved,
+        Answer = <C as Classify<ResBody>>::Body,
+        Inspecting = <C as Classify<ResBody>>::Inspecting,
+    >
     where
-        S: Service<Request<R::Body>>,
-        R: Replay<B>,
-        C: Classify<ResBody>,
         I: Inject,
     {
         moored: Moored<S, R, C, I>,
         // `None`: the request goes out without the token, and its answer is not judged.
-        attempt: Option<Attempt<R::Saved>>,
+        attempt: Option<Attempt<Saved>>,
         #[pin]
-        state: State<S, S::Future, C::Inspecting, PausedOf<R, C, B, ResBody>>,
+        state: State<S, F, Inspecting, Box<Paused<Body, Saved, Answer>>>,
+        types: PhantomData<fn(B) -> ResBody>,
     }
 }
 
@@ -91,6 +100,7 @@ where
             moored,
             attempt,
             state: State::Sending { future },
+            types: PhantomData,
         }
     }
 
@@ -109,6 +119,7 @@ where
                 paused: Some(Paused::new(request.0, request.1)),
                 landing,
             },
+            types: PhantomData,
         }
     }
 
@@ -118,6 +129,7 @@ where
             moored,
             attempt: None,
             state: State::Failed { error: Some(error) },
+            types: PhantomData,
         }
     }
 }
