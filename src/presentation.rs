@@ -137,11 +137,14 @@ impl<I: Inject> Presentation<I> {
         if let Some(snapshot) = lane.load_full().filter(|known| known.generation >= current.generation) {
             return Ok(snapshot);
         }
+        // Dropped after the lock: it is other people's `Drop`, which may well send a request.
+        let _old;
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = match made.take().filter(|known| known.generation >= current.generation) {
-            Some(newest) => newest,
-            None => {
-                // What the other lanes have is of no use any more, and a secret.
+        let newest = match made.take() {
+            Some(newest) if newest.generation >= current.generation => newest,
+            old => {
+                _old = old;
+                // What the other lanes have of it is of no use any more, and a secret.
                 self.snapshots.each(|lane| lane.store(None));
                 self.ready(current)?
             }

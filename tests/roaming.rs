@@ -7,9 +7,10 @@ use std::convert::Infallible;
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response, request};
 use serde_json::json;
@@ -227,4 +228,53 @@ async fn what_was_made_of_an_old_token_is_given_up_with_the_first_call_that_has_
     drop((own, client));
     drop(layer);
     assert_eq!(ready(), 0);
+}
+
+/// Sends a request when it is dropped.
+struct Parting(Client);
+
+#[derive(Clone, Default)]
+struct Partings(Arc<Mutex<Option<Client>>>);
+
+impl Inject for Partings {
+    type Ready = Option<Parting>;
+
+    fn ready(&self, _: &Token) -> Result<Option<Parting>, Error> {
+        Ok(self.0.lock().unwrap().clone().map(Parting))
+    }
+
+    fn put(&self, _: &Option<Parting>, head: &mut request::Parts) {
+        head.headers
+            .insert(AUTHORIZATION, HeaderValue::from_static("Bearer test-1"));
+    }
+}
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        assert!(self.0.clone().oneshot(request()).now_or_never().unwrap().is_ok());
+    }
+}
+
+#[test]
+fn what_was_made_of_an_old_token_may_send_a_request_when_it_is_dropped() {
+    let (done, is_done) = channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let tokens = Tokens::new(minting()).unwrap();
+        let partings = Partings::default();
+        let layer = TokenLayer::new(&tokens, Origins::only(API).unwrap()).inject(partings.clone());
+        let api = service_fn(|request| ready(Ok::<_, Infallible>(Response::new(number(&request)))));
+        let client = Client::new(layer.replay(Never).layer(api));
+        *partings.0.lock().unwrap() = Some(client.clone());
+        runtime.block_on(client.clone().oneshot(request())).unwrap();
+        *partings.0.lock().unwrap() = None;
+        runtime.block_on(tokens.refresh()).unwrap();
+        runtime.block_on(client.oneshot(request())).unwrap();
+        done.send(()).unwrap();
+    });
+    let patience = Duration::from_secs(5);
+    assert!(is_done.recv_timeout(patience).is_ok(), "deadlock, or a panic");
 }
