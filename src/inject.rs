@@ -7,7 +7,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, Entry, MaxSizeReached};
+use http::header::{AUTHORIZATION, COOKIE, Entry, IntoHeaderName, MaxSizeReached};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
 
@@ -94,8 +94,14 @@ impl ReadyHeader {
     }
 }
 
+/// A map that is full goes without, and the server refuses it.
+#[inline]
+fn put_header(name: impl IntoHeaderName, ready: &ReadyHeader, head: &mut request::Parts) {
+    let _ = head.headers.try_insert(name, ready.value());
+}
+
 /// One look is enough: that the caller has such a header shows when ours stands behind it, and can be taken away.
-/// A map that is full (32,768 headers) takes no token.
+/// A map that is full (24,576 names) takes no token.
 #[inline]
 fn is_alone(appended: Result<bool, MaxSizeReached>, name: &HeaderName, headers: &mut HeaderMap) -> bool {
     match appended {
@@ -136,7 +142,7 @@ impl Inject for Authorization {
 
     #[inline]
     fn put(&self, ready: &ReadyHeader, head: &mut request::Parts) {
-        head.headers.insert(AUTHORIZATION, ready.value());
+        put_header(AUTHORIZATION, ready, head);
     }
 
     #[inline]
@@ -196,7 +202,7 @@ impl Inject for Header {
 
     #[inline]
     fn put(&self, ready: &ReadyHeader, head: &mut request::Parts) {
-        head.headers.insert(&self.name, ready.value());
+        put_header(&self.name, ready, head);
     }
 
     #[inline]
@@ -348,8 +354,8 @@ impl Inject for Cookie {
 
     fn put(&self, ready: &ReadyHeader, head: &mut request::Parts) {
         let ours = ready.0.here();
-        let Entry::Occupied(mut theirs) = head.headers.entry(COOKIE) else {
-            head.headers.insert(COOKIE, ours.clone());
+        let Ok(Entry::Occupied(mut theirs)) = head.headers.try_entry(COOKIE) else {
+            put_header(COOKIE, ready, head);
             return;
         };
         let mut joined = Vec::new();
@@ -524,6 +530,28 @@ mod tests {
         assert_eq!(offer(&Authorization::new(), &[("a", "1")]), taken);
         let key = Header::new(HeaderName::from_static("x-api-key")).prefix("Key ");
         assert_eq!(offer(&key, &[]), (vec!["x-api-key: Key test-a".to_owned()], true));
+    }
+
+    #[test]
+    fn headers_that_are_full_take_no_token_and_nothing_panics() {
+        fn is_left_alone<I: Inject>(inject: &I) {
+            let ready = inject.ready(&Token::bearer("test-a")).unwrap();
+            let (mut head, ()) = http::Request::new(()).into_parts();
+            for name in 0.. {
+                let name = HeaderName::try_from(format!("x-{name}")).unwrap();
+                if head.headers.try_insert(name, HeaderValue::from_static("1")).is_err() {
+                    break;
+                }
+            }
+            let before = head.headers.clone();
+            assert_ne!(inject.offer(&ready, &mut head.headers), Some(true));
+            inject.put(&ready, &mut head);
+            assert_eq!(head.headers, before);
+        }
+        is_left_alone(&Authorization::new());
+        is_left_alone(&Authorization::new().overwrite());
+        is_left_alone(&Header::new(HeaderName::from_static("x-api-key")));
+        is_left_alone(&Cookie::new("sid"));
     }
 
     #[test]
