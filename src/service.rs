@@ -85,7 +85,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         R: Replay<B>,
         C: Classify<ResBody>,
     {
-        let moored = self.core.here().clone();
+        let moored = self.core.settle().clone();
         let core = &*moored;
         let (head, body) = request.into_parts();
         let destination = core.destination_of(&head);
@@ -263,5 +263,51 @@ impl<S: fmt::Debug, R, C, I: Inject> fmt::Debug for TokenService<S, R, C, I> {
             .field("inner", &self.inner)
             .field("tokens", &self.core.presentation.tokens)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::{Pending, pending};
+
+    use http::Response;
+    use tower::{Layer, service_fn};
+
+    use super::*;
+    use crate::{Origins, Token, TokenLayer, Tokens, provider_fn};
+
+    type Never = Pending<Result<Response<()>, Infallible>>;
+
+    #[tokio::test]
+    async fn calls_of_a_threads_own_clone_write_to_no_count_of_another_lane() {
+        let life = std::time::Duration::from_secs(3600);
+        let tokens = Tokens::new(provider_fn(move |_| async move {
+            Ok(Token::bearer("test-a").expires_in(life))
+        }));
+        let tokens = tokens.unwrap();
+        tokens.get().await.unwrap();
+        let api = service_fn(|_: Request<String>| -> Never { pending() });
+        let client = TokenLayer::new(&tokens, Origins::only("https://api.example.com").unwrap()).layer(api);
+        let call = |client: &mut TokenService<_>| {
+            let request = Request::get("https://api.example.com/").body(String::new()).unwrap();
+            client.call(request)
+        };
+        for _ in 0..20 {
+            let thread = || {
+                let mut own = client.clone();
+                // Makes the snapshot of the lane.
+                drop(call(&mut own));
+                let lane = own.core.lane();
+                let before = client.core.counts();
+                let mut clone = own.clone();
+                let futures = [call(&mut own), call(&mut clone), call(&mut client.clone())];
+                let mut during = client.core.counts();
+                assert_eq!(during[lane], before[lane] + 1 + futures.len());
+                during[lane] = before[lane];
+                assert_eq!(during, before);
+            };
+            std::thread::scope(|scope| scope.spawn(thread).join().unwrap());
+        }
     }
 }

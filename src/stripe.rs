@@ -53,6 +53,8 @@ pub(crate) struct Handle<T> {
     /// The anchors of other lanes whose threads cloned this very handle. Here so that they outlive those clones: a
     /// handle that is cloned for each request would otherwise make and drop an anchor each time.
     elsewhere: OnceLock<Box<Anchors<T>>>,
+    /// It was settled where another thread is, once.
+    is_astray: bool,
 }
 
 type Anchors<T> = [OnceLock<Arc<Anchor<T>>>; LANES];
@@ -90,12 +92,14 @@ impl<T> Handle<T> {
         }
     }
 
-    /// This thread's anchor, and from now on the handle's.
+    /// The handle's anchor: this thread's, from the second time on that it is asked for here. One that is cloned for
+    /// each request, and used and dropped by another thread, stays where it was cloned: it would make and drop an
+    /// anchor here.
     #[inline]
     pub(crate) fn settle(&mut self) -> &Arc<Anchor<T>> {
         let lane = lane();
         if self.anchor.lane != lane {
-            self.settle_in(lane);
+            self.stray_in(lane);
         }
         &self.anchor
     }
@@ -106,16 +110,36 @@ impl<T> Handle<T> {
     }
 
     #[cold]
-    fn settle_in(&mut self, lane: usize) {
-        self.anchor = Root::anchor(&self.anchor.root, lane);
+    fn stray_in(&mut self, lane: usize) {
+        if self.is_astray {
+            self.anchor = Root::anchor(&self.anchor.root, lane);
+        }
+        self.is_astray = !self.is_astray;
+    }
+}
+
+#[cfg(test)]
+impl<T> Handle<T> {
+    /// What each lane counts, and at the end what all share.
+    pub(crate) fn counts(&self) -> Vec<usize> {
+        let root = &self.anchor.root;
+        let lanes = root.anchors.iter().map(|anchor| anchor.lock().unwrap().strong_count());
+        lanes.chain([Arc::strong_count(root)]).collect()
+    }
+
+    pub(crate) fn lane(&self) -> usize {
+        self.anchor.lane
     }
 }
 
 impl<T> From<Arc<Anchor<T>>> for Handle<T> {
     #[inline]
     fn from(anchor: Arc<Anchor<T>>) -> Self {
-        let elsewhere = OnceLock::new();
-        Self { anchor, elsewhere }
+        Self {
+            anchor,
+            elsewhere: OnceLock::new(),
+            is_astray: false,
+        }
     }
 }
 
@@ -160,11 +184,12 @@ impl<T> Root<T> {
     }
 }
 
+thread_local! {
+    static LANE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
 #[inline]
 fn lane() -> usize {
-    thread_local! {
-        static LANE: Cell<usize> = const { Cell::new(usize::MAX) };
-    }
     LANE.with(|lane| match lane.get() {
         usize::MAX => draw(lane),
         drawn => drawn,
@@ -185,6 +210,15 @@ mod tests {
 
     /// In a thread of its own, which has another lane.
     fn elsewhere<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+        in_lane((lane() + 1) % LANES, act)
+    }
+
+    /// In a thread of its own. Others of this process draw lanes as well.
+    fn in_lane<T: Send>(lane: usize, act: impl FnOnce() -> T + Send) -> T {
+        let act = || {
+            LANE.set(lane);
+            act()
+        };
         std::thread::scope(|scope| scope.spawn(act).join().unwrap())
     }
 
@@ -231,15 +265,37 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_that_moved_to_another_thread_settles_there() {
+    fn a_handle_that_moved_to_another_thread_settles_there_when_it_is_used_again() {
         let mut handle = Handle::new(());
         let stays = handle.clone();
         let before = address(&**handle.here());
-        let after = elsewhere(|| address(&**handle.settle()));
-        assert_ne!(before, after);
-        assert_eq!(address(&*handle.anchor), after);
+        let (once, twice) = elsewhere(|| (address(&**handle.settle()), address(&**handle.settle())));
+        assert_eq!(once, before);
+        assert_ne!(twice, before);
+        assert_eq!(address(&*handle.anchor), twice);
         assert_eq!(address(&**stays.here()), before);
-        assert_eq!(address(&**handle.settle()), before);
+        let back = [(); 2].map(|()| address(&**handle.settle()));
+        assert_eq!(back, [twice, before]);
+    }
+
+    #[test]
+    fn a_thread_with_a_handle_of_its_own_writes_to_no_count_of_another_lane() {
+        let handle = Handle::new(());
+        for lane in 0..LANES {
+            in_lane(lane, || {
+                let own = handle.clone();
+                let before = handle.counts();
+                let held = [
+                    own.here().clone(),
+                    own.clone().here().clone(),
+                    handle.clone().here().clone(),
+                ];
+                let mut during = handle.counts();
+                assert_eq!(during[lane], before[lane] + held.len());
+                during[lane] = before[lane];
+                assert_eq!(during, before);
+            });
+        }
     }
 
     #[test]
@@ -252,7 +308,7 @@ mod tests {
         }
         let ended = AtomicUsize::new(0);
         let handle = Handle::new(Told(&ended));
-        let clones: Vec<_> = (0..2 * LANES).map(|_| elsewhere(|| handle.clone())).collect();
+        let clones: Vec<_> = (0..LANES).map(|lane| in_lane(lane, || handle.clone())).collect();
         let anchor = elsewhere(|| clones[0].here().clone());
         drop(handle);
         let last = clones.into_iter().next_back();

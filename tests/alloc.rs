@@ -93,6 +93,28 @@ fn neither_do_two_threads_allocate_that_share_the_service() {
     }
 }
 
+/// As `tokio::spawn` does with a clone for each request: called once, and dropped, where it was not cloned.
+#[test]
+fn a_clone_that_is_called_on_another_thread_allocates_nothing() {
+    let client = layer().layer(Mirror);
+    drop(round(&mut client.clone(), request(Empty::<Bytes>::new())));
+    let (send, sent) = std::sync::mpsc::sync_channel(0);
+    let thread = std::thread::spawn(move || {
+        let counted = sent.into_iter().map(|(mut clone, request)| {
+            let call = || drop((round(&mut clone, request), clone));
+            allocation_counter::measure(call).count_total
+        });
+        counted.collect::<Vec<_>>()
+    });
+    for _ in 0..10 {
+        send.send((client.clone(), request(Empty::<Bytes>::new()))).unwrap();
+    }
+    drop(send);
+    let counted = thread.join().unwrap();
+    // What the first makes, its lane keeps: the token's snapshot and a page.
+    assert_eq!(counted[1..], [0; 9], "{counted:?}");
+}
+
 /// Allocations of calls with requests that are built from strings each time, by the service, and by the requests.
 fn allocated_built<S, B>(mut service: S, body: fn() -> B, headers: usize) -> u64
 where
