@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +17,9 @@ use http::{HeaderValue, Request, Response, request};
 use serde_json::json;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
-use tower_token::{Clock, Error, Inject, Never, Origins, Token, TokenLayer, TokenProvider, Tokens, provider_fn};
+use tower_token::{
+    Clock, Error, Inject, Never, Origins, RefreshPolicy, Token, TokenLayer, TokenProvider, Tokens, provider_fn,
+};
 
 const API: &str = "https://api.example.com";
 const LIFE: Duration = Duration::from_secs(3600);
@@ -228,6 +231,69 @@ async fn what_was_made_of_an_old_token_is_given_up_with_the_first_call_that_has_
     drop((own, client));
     drop(layer);
     assert_eq!(ready(), 0);
+}
+
+/// Says so when it ends.
+struct Ending(Arc<AtomicBool>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn the_engine_its_timer_and_its_keeper_end_with_the_last_handle_wherever_that_is() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let ended = Arc::new(AtomicBool::new(false));
+    let ending = Ending(ended.clone());
+    let provider = provider_fn(move |_| {
+        let _ = &ending;
+        ready(Ok(Token::bearer("test-1").expires_in(LIFE)))
+    });
+    let built = {
+        let _entered = runtime.enter();
+        Tokens::builder(provider)
+            .policy(RefreshPolicy::default().keep_alive(true))
+            .build()
+    };
+    let tokens = built.unwrap();
+    runtime.block_on(tokens.get()).unwrap();
+    let client = TokenLayer::new(&tokens, Origins::only(API).unwrap()).layer(service_fn(|_: Request<String>| {
+        std::future::pending::<Result<Response<String>, Infallible>>()
+    }));
+    /// What still holds on to it.
+    type Held = Box<dyn Any + Send>;
+    let elsewhere = |hold: &(dyn Fn() -> Held + Sync)| std::thread::scope(|scope| scope.spawn(hold).join().unwrap());
+    let mut held: Vec<Held> = Vec::new();
+    for _ in 0..16 {
+        held.push(elsewhere(&|| Box::new(tokens.clone())));
+        held.push(elsewhere(&|| Box::new(tokens.get())));
+        held.push(elsewhere(&|| Box::new(client.clone())));
+        held.push(elsewhere(&|| {
+            Box::new(tower::Service::call(&mut client.clone(), request()))
+        }));
+    }
+    drop((tokens, client));
+    // One kind after the other; the futures are the last.
+    for kind in 0..4 {
+        assert!(!ended.load(Ordering::SeqCst), "{kind}");
+        let mut kinds = 0..held.len();
+        held.retain(|_| kinds.next().is_some_and(|nth| nth % (4 - kind) != 0));
+    }
+    assert!(held.is_empty());
+    let over = async {
+        while tokio::runtime::Handle::current().metrics().num_alive_tasks() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let over = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), over).await });
+    assert!(over.is_ok(), "a task is left");
+    assert!(ended.load(Ordering::SeqCst));
 }
 
 /// Sends a request when it is dropped.
