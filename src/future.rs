@@ -295,7 +295,10 @@ where
             Err(error) => return Step::Done(Err(error.into())),
         };
         let classify = &self.core.classify;
-        let verdict = classify.head(&head);
+        let verdict = match classify.accepts(head.status) {
+            true => Verdict::Accept,
+            false => classify.head(&head),
+        };
         if let Verdict::Inspect(limit) = verdict
             && let Some(report) = self.report()
         {
