@@ -221,7 +221,9 @@ fn request(url: &str, hosts: &[&str], own: &[(&str, &str)], opted_out: bool) -> 
 }
 
 /// `Host` headers, the caller's own, and whether he wants no token.
-fn heads() -> Vec<(&'static [&'static str], &'static [(&'static str, &'static str)], bool)> {
+type Head = (&'static [&'static str], &'static [(&'static str, &'static str)], bool);
+
+fn heads() -> Vec<Head> {
     let with_hosts = HOSTS.iter().map(|hosts| (*hosts, OWN[0], false));
     let with_own = OWN.iter().map(|own| (HOSTS[0], *own, false));
     let without = OWN.iter().map(|own| (HOSTS[0], *own, true));

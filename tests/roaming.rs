@@ -61,18 +61,14 @@ impl Worker {
     async fn run(mut self) -> u64 {
         let mut sent = 0;
         while !self.done.load(Ordering::SeqCst) {
-            let moved = self.from.try_recv().ok();
             let clone = self.own.clone();
-            for client in [Some(&mut self.own), moved.as_ref().map(Client::clone).as_mut()]
-                .into_iter()
-                .flatten()
-            {
-                sent += Self::call(client, &self.over).await;
-            }
+            sent += Self::call(&mut self.own, &self.over).await;
             sent += Self::call(&mut clone.clone(), &self.over).await;
             let _ = self.to.send(clone);
-            if let Some(mut moved) = moved {
+            if let Ok(mut moved) = self.from.try_recv() {
+                let mut clone = moved.clone();
                 sent += Self::call(&mut moved, &self.over).await;
+                sent += Self::call(&mut clone, &self.over).await;
                 let _ = self.to.send(moved);
             }
         }
