@@ -63,7 +63,7 @@ impl TokenClient {
         &self,
         mut request: http::Request<Bytes>,
         context: &FetchContext,
-        hidden: &Hidden,
+        hidden: &Hidden<'_>,
     ) -> Result<Answer, FetchError> {
         context.budget.take()?;
         context.mark(request.extensions_mut());
@@ -150,13 +150,32 @@ impl Broken {
     }
 }
 
-/// What must not be printed: secrets of the request, in each of the forms in which they travel.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Hidden {
-    needles: Vec<Secret<String>>,
+/// What must not be printed of a request: the secrets that a list adds.
+///
+/// Their forms are made when a text is to be printed. An exchange that brings a token prints none.
+pub(crate) struct Hidden<'a> {
+    list: Box<dyn Fn(&mut Needles) + Send + Sync + 'a>,
 }
 
-impl Hidden {
+impl<'a> Hidden<'a> {
+    pub(crate) fn of(list: impl Fn(&mut Needles) + Send + Sync + 'a) -> Self {
+        Self { list: Box::new(list) }
+    }
+
+    pub(crate) fn is_in(&self, text: &str) -> bool {
+        let mut needles = Needles::default();
+        (self.list)(&mut needles);
+        needles.are_in(text)
+    }
+}
+
+/// Secrets, in each of the forms in which they travel.
+#[derive(Debug, Default)]
+pub(crate) struct Needles {
+    forms: Vec<Secret<String>>,
+}
+
+impl Needles {
     pub(crate) fn add(&mut self, secret: &str) {
         if secret.is_empty() {
             return;
@@ -164,20 +183,18 @@ impl Hidden {
         let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
         // A URL may have it in either of two encodings.
         let in_url = crate::percent::encoded(secret);
-        self.needles.extend([start(secret.into()), start(form), start(in_url)]);
+        self.forms.extend([start(secret.into()), start(form), start(in_url)]);
         self.add_base64(secret);
     }
 
     /// Of something that travels in base64 only.
     pub(crate) fn add_base64(&mut self, secret: &str) {
-        self.needles
+        self.forms
             .extend([start(STANDARD.encode(secret)), start(URL_SAFE.encode(secret))]);
     }
 
-    pub(crate) fn is_in(&self, text: &str) -> bool {
-        self.needles
-            .iter()
-            .any(|needle| text.contains(needle.expose().as_str()))
+    fn are_in(&self, text: &str) -> bool {
+        self.forms.iter().any(|form| text.contains(form.expose().as_str()))
     }
 }
 
@@ -278,7 +295,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn into_fetch_error(self, host: &str, timeout: Duration, hidden: &Hidden) -> FetchError {
+    fn into_fetch_error(self, host: &str, timeout: Duration, hidden: &Hidden<'_>) -> FetchError {
         let seconds = timeout.as_secs_f32();
         match self {
             Self::NeverReady => FetchError::transient(format!(
@@ -339,7 +356,7 @@ fn is_unsent(link: &(dyn StdError + 'static)) -> bool {
 
 /// The innermost text of the chain that can be shown. A client's error may quote the URL or worse,
 /// so that one which holds anything hidden is passed over.
-fn reason(error: &(dyn StdError + 'static), hidden: &Hidden) -> String {
+fn reason(error: &(dyn StdError + 'static), hidden: &Hidden<'_>) -> String {
     let mut texts: Vec<String> = links(error).take(CHAIN_LIMIT).map(|link| link.to_string()).collect();
     let shown = texts.iter().rposition(|text| {
         !text.is_empty() && text.len() <= REASON_LIMIT && !text.contains(char::is_control) && !hidden.is_in(text)
@@ -440,8 +457,7 @@ pub(crate) mod tests {
         let request = http::Request::post("https://login.example.com/token?tenant=test-canary")
             .body(Bytes::from_static(b"refresh_token=test-canary"))
             .unwrap();
-        let mut hidden = Hidden::default();
-        hidden.add("test-canary");
+        let hidden = Hidden::of(|needles| needles.add("test-canary"));
         TokenClient::new(service).send(request, &context(), &hidden).await
     }
 
@@ -510,7 +526,7 @@ pub(crate) mod tests {
             .body(Bytes::new())
             .unwrap();
         let client = TokenClient::new(crate::provider::client::https());
-        let error = client.send(request, &context(), &Hidden::default()).await.unwrap_err();
+        let error = client.send(request, &context(), &Hidden::of(|_| ())).await.unwrap_err();
         assert!(!error.is_lost(), "{error}");
         assert!(error.to_string().contains("no connection to 127.0.0.1"), "{error}");
     }
@@ -678,19 +694,19 @@ pub(crate) mod tests {
 
     #[test]
     fn secrets_are_known_in_every_form_they_travel_in() {
-        let mut hidden = Hidden::default();
-        hidden.add("p@ss:w/rd+ %25&=~");
+        let mut needles = Needles::default();
+        needles.add("p@ss:w/rd+ %25&=~");
         for text in [
             "p@ss:w/rd+ %25&=~",
             "p%40ss%3Aw%2Frd%2B",
             "cEBzczp3L3JkKyAlMjUmPX4=",
             "a p@ss:w/r b",
         ] {
-            assert!(hidden.is_in(text), "{text}");
+            assert!(needles.are_in(text), "{text}");
         }
-        assert!(!hidden.is_in("connection refused"));
-        assert!(!format!("{hidden:?}").contains("p@ss"));
-        hidden.add("");
-        assert!(!hidden.is_in(""));
+        assert!(!needles.are_in("connection refused"));
+        assert!(!format!("{needles:?}").contains("p@ss"));
+        needles.add("");
+        assert!(!needles.are_in(""));
     }
 }

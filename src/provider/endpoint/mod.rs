@@ -106,7 +106,7 @@ use self::reading::Reading;
 use self::request::Call;
 use self::sign::Sign;
 use self::template::{ACCESS_TOKEN, REFRESH_TOKEN, Values};
-use super::exchange::{Hidden, IntoTokenClient, TokenClient};
+use super::exchange::{Hidden, IntoTokenClient, Needles, TokenClient};
 use super::fallback::{Situation, Way};
 use super::{FetchContext, IfLost, TokenProvider};
 use crate::document;
@@ -364,7 +364,7 @@ impl Endpoint {
         let timestamp = acs3::timestamp(shifted(context.now(), self.skew.load(Ordering::Relaxed)));
         let values = self.values(call, kept, &nonce, &timestamp);
         let request = call.request(&values, self.sign.as_ref()).map_err(plain)?;
-        let hidden = self.hidden(kept, context);
+        let hidden = Hidden::of(|needles| self.hide(kept, context, needles));
         let sent_at = context.now();
         let answer = client.send(request, context, &hidden).await.map_err(plain)?;
         let reading = Reading {
@@ -399,8 +399,7 @@ impl Endpoint {
     }
 
     /// What must not be printed.
-    fn hidden(&self, kept: &Map<String, Value>, context: &FetchContext) -> Hidden {
-        let mut hidden = Hidden::default();
+    fn hide(&self, kept: &Map<String, Value>, context: &FetchContext, needles: &mut Needles) {
         // Other short ones (`1`, `prod`) are no secrets, and parts of words that any message may hold.
         let is_secret = |name: &str| self.secrets.contains(name) || [ACCESS_TOKEN, REFRESH_TOKEN].contains(&name);
         let vars = self.vars.iter().map(|(name, value)| (name, value.expose().as_str()));
@@ -408,14 +407,13 @@ impl Endpoint {
         for (name, value) in vars.chain(kept) {
             let long_enough = if is_secret(name) { 3 } else { 8 };
             if value.len() >= long_enough {
-                hidden.add(value);
+                needles.add(value);
             }
         }
-        hidden.add(context.previous().map_or("", Token::secret));
+        needles.add(context.previous().map_or("", Token::secret));
         if let Some(sign) = &self.sign {
-            sign.hide(&mut hidden);
+            sign.hide(needles);
         }
-        hidden
     }
 
     /// What can be said of a token that can neither be renewed nor acquired.

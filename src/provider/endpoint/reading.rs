@@ -19,7 +19,7 @@ pub(super) struct Reading<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) answer: &'a Answer,
     pub(super) host: &'a str,
-    pub(super) hidden: &'a Hidden,
+    pub(super) hidden: &'a Hidden<'a>,
     pub(super) sent_at: SystemTime,
     /// When the answer had been read.
     pub(super) now: SystemTime,
@@ -171,7 +171,7 @@ mod tests {
             endpoint: &endpoint.unwrap(),
             answer: &answer,
             host: "a.example",
-            hidden: &Hidden::default(),
+            hidden: &Hidden::of(|_| ()),
             sent_at,
             now: sent_at + Duration::from_secs(took),
         }

@@ -9,7 +9,7 @@ use super::acs3::{self, AccessKey};
 use super::rpc;
 use crate::document::Source;
 use crate::error::Faults;
-use crate::provider::exchange::Hidden;
+use crate::provider::exchange::Needles;
 use crate::token::Secret;
 
 /// How a document says it.
@@ -133,8 +133,8 @@ impl Signer {
         }
     }
 
-    pub(super) fn hide(&self, hidden: &mut Hidden) {
-        hidden.add(self.key.access_key_secret.expose());
-        hidden.add(self.key.security_token.as_ref().map_or("", |token| token.expose()));
+    pub(super) fn hide(&self, needles: &mut Needles) {
+        needles.add(self.key.access_key_secret.expose());
+        needles.add(self.key.security_token.as_ref().map_or("", |token| token.expose()));
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Issued {
 }
 
 /// Reads an answer of `host` that came at about `now`.
-pub(super) fn read(answer: &Answer, host: &str, hidden: &Hidden, now: SystemTime) -> Result<Issued, FetchError> {
+pub(super) fn read(answer: &Answer, host: &str, hidden: &Hidden<'_>, now: SystemTime) -> Result<Issued, FetchError> {
     let reading = Reading {
         answer,
         host,
@@ -48,7 +48,7 @@ pub(super) fn read(answer: &Answer, host: &str, hidden: &Hidden, now: SystemTime
 struct Reading<'a> {
     answer: &'a Answer,
     host: &'a str,
-    hidden: &'a Hidden,
+    hidden: &'a Hidden<'a>,
     now: SystemTime,
 }
 
@@ -301,8 +301,7 @@ mod tests {
     }
 
     fn reading(answer: &Answer) -> Result<Issued, FetchError> {
-        let mut hidden = Hidden::default();
-        hidden.add("test-canary-secret");
+        let hidden = Hidden::of(|needles| needles.add("test-canary-secret"));
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
         let result = read(answer, "login.example.com", &hidden, now);
         if let Err(error) = &result {
@@ -425,7 +424,7 @@ mod tests {
             let _ = read(
                 &answer(status, content_type, body),
                 "login.example.com",
-                &Hidden::default(),
+                &Hidden::of(|_| ()),
                 SystemTime::UNIX_EPOCH,
             );
         }

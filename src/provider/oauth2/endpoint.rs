@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::answer::{self, Issued};
 use crate::error::{Faults, FetchError};
-use crate::provider::exchange::{Hidden, TokenClient};
+use crate::provider::exchange::{Hidden, Needles, TokenClient};
 use crate::provider::{Cause, FetchContext};
 use crate::token::{Secret, Token, Warning};
 
@@ -139,8 +139,10 @@ impl TokenEndpoint {
     ) -> Result<Granted, FetchError> {
         let url = uri(&self.url).map_err(|advice| FetchError::config(format!("token_url: {advice}")))?;
         let host = url.host().unwrap_or_default().to_owned();
-        let mut hidden = self.hidden(&url, grant);
-        hidden.add(context.previous().map_or("", Token::secret));
+        let hidden = Hidden::of(|needles| {
+            self.hide(grant, needles);
+            needles.add(context.previous().map_or("", Token::secret));
+        });
         let request = self
             .request(url, grant, scope)
             .map_err(|_| FetchError::config("client_id, client_secret: together too long for a header"))?;
@@ -262,30 +264,30 @@ impl TokenEndpoint {
         request.body(Bytes::from_owner(Zeroizing::new(form.finish().into_bytes())))
     }
 
-    fn hidden(&self, url: &Uri, grant: &[(&str, &str)]) -> Hidden {
-        let mut hidden = Hidden::default();
+    /// What must not be printed.
+    fn hide(&self, grant: &[(&str, &str)], needles: &mut Needles) {
         let secret = self.client_secret.as_ref().map_or("", |secret| secret.expose());
-        hidden.add(secret);
+        needles.add(secret);
         if !secret.is_empty() {
             let pair = Zeroizing::new(format!("{}:{secret}", self.client_id));
-            hidden.add_base64(&pair);
+            needles.add_base64(&pair);
             // As it goes over the wire (RFC 6749 §2.3.1).
             let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-            hidden.add_base64(&Zeroizing::new(format!(
+            needles.add_base64(&Zeroizing::new(format!(
                 "{}:{}",
                 encoded(&self.client_id),
                 encoded(secret)
             )));
         }
         for (_, value) in grant.iter().filter(|(name, _)| *name != "grant_type") {
-            hidden.add(value);
+            needles.add(value);
         }
         // Short ones (`none`, `1`) are no secrets, and words that any message may hold.
         for (_, value) in self.extras.iter().filter(|(_, value)| value.expose().len() >= 8) {
-            hidden.add(value.expose());
+            needles.add(value.expose());
         }
-        hidden.add(url.query().unwrap_or_default());
-        hidden
+        let url = uri(&self.url);
+        needles.add(url.as_ref().ok().and_then(Uri::query).unwrap_or_default());
     }
 }
 

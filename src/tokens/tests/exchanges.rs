@@ -171,7 +171,7 @@ mod of_a_client {
             async move {
                 for _ in 0..requests {
                     let request = http::Request::post("https://login.example.com/token").body(Bytes::new());
-                    client.send(request.unwrap(), &context, &Hidden::default()).await?;
+                    client.send(request.unwrap(), &context, &Hidden::of(|_| ())).await?;
                 }
                 minted(1, HOUR)
             }
