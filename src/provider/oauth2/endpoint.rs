@@ -242,26 +242,19 @@ impl TokenEndpoint {
         let mut request = http::Request::post(url)
             .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        // Room for all of it at once: a buffer that grows leaves copies that nobody wipes.
-        let mut form = Serializer::new(String::with_capacity(FORM_ROOM));
-        form.extend_pairs(grant);
+        let mut pairs = grant.to_vec();
         match self.auth() {
             ClientAuth::Basic => request = request.header(AUTHORIZATION, basic(&self.client_id, secret)?),
-            ClientAuth::Post => {
-                form.append_pair("client_id", &self.client_id)
-                    .append_pair("client_secret", secret);
-            }
-            ClientAuth::None => {
-                form.append_pair("client_id", &self.client_id);
-            }
+            ClientAuth::Post => pairs.extend([("client_id", &*self.client_id), ("client_secret", secret)]),
+            ClientAuth::None => pairs.push(("client_id", &self.client_id)),
         }
         if !scope.is_empty() {
-            form.append_pair("scope", scope);
+            pairs.push(("scope", scope));
         }
-        form.extend_pairs(self.resources.iter().map(|resource| ("resource", resource)));
-        form.extend_pairs(self.audience.iter().map(|audience| ("audience", audience)));
-        form.extend_pairs(self.extras.iter().map(|(name, value)| (name, value.expose())));
-        request.body(Bytes::from_owner(Zeroizing::new(form.finish().into_bytes())))
+        pairs.extend(self.resources.iter().map(|resource| ("resource", &**resource)));
+        pairs.extend(self.audience.iter().map(|audience| ("audience", &**audience)));
+        pairs.extend(self.extras.iter().map(|(name, value)| (&**name, &**value.expose())));
+        request.body(Bytes::from_owner(form(&pairs)))
     }
 
     /// What must not be printed.
@@ -360,6 +353,18 @@ pub(super) fn holds(scope: &str, one: &str) -> bool {
     scope.split_ascii_whitespace().any(|held| held == one)
 }
 
+/// The body of a token request, in a buffer that never grows: that would leave copies that nobody wipes.
+fn form(pairs: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
+    // At worst three bytes for one, between `&` and `=`.
+    let room = pairs
+        .iter()
+        .map(|(name, value)| 3 * (name.len() + value.len()) + 2)
+        .sum();
+    let mut form = Serializer::new(String::with_capacity(room));
+    form.extend_pairs(pairs);
+    Zeroizing::new(form.finish().into_bytes())
+}
+
 /// Source: RFC 6749 §2.3.1 and appendix B: form-encoded first, then Basic. Issuers refuse odd characters sent raw.
 fn basic(id: &str, secret: &str) -> http::Result<HeaderValue> {
     let mut pair = Zeroizing::new(String::with_capacity(3 * (id.len() + secret.len()) + 1));
@@ -410,7 +415,6 @@ const OWN_PARAMETERS: [&str; 7] = [
     "resource",
     "audience",
 ];
-const FORM_ROOM: usize = 4096;
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -499,6 +503,17 @@ pub(super) mod tests {
 
     fn grant() -> ClientCredentialsGrant {
         ClientCredentialsGrant::new(URL, "my-app").client(FakeIssuer::default())
+    }
+
+    #[test]
+    fn a_form_never_outgrows_its_room() {
+        let secret = "\u{e9}&".repeat(3000);
+        let form = form(&[("refresh_token", &secret), ("scope", "")]);
+        assert_eq!(form.len(), "refresh_token=".len() + 3 * secret.len() + "&scope=".len());
+        assert_eq!(
+            form.capacity(),
+            3 * ("refresh_token".len() + secret.len() + "scope".len()) + 4
+        );
     }
 
     #[test]
