@@ -5,11 +5,13 @@
 //! token and layer ([`Inject::ready`]); a call only [puts](Inject::put) it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, Entry, IntoHeaderName, MaxSizeReached};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
+use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::percent;
@@ -432,19 +434,20 @@ where
     }
 }
 
-/// One value for each lane, each in a buffer of its own, so that clones on two cores share no count.
+/// One value for each lane, each with a count of its own, so that clones on two cores write to nothing that they
+/// share. What is only read they do share: the secret is in memory once.
 fn ready_header(pieces: &[&str]) -> Result<ReadyHeader, Error> {
-    let whole = pieces.concat();
-    let valid = HeaderValue::from_str(&whole).is_ok() && whole.is_ascii();
-    let whole = crate::token::Secret::new(whole);
-    if !valid {
+    let whole = Arc::new(Zeroizing::new(pieces.concat()));
+    // As `HeaderValue` has it, which would make a copy that nobody wipes.
+    let fits = |byte| byte == b'\t' || (b' '..=b'~').contains(&byte);
+    if !whole.bytes().all(fits) {
         return Err(Error::config(
             "token",
             "does not fit into a header: it holds a control character or is not ASCII",
         ));
     }
     Ok(ReadyHeader(Striped::new(|| {
-        let lane = Bytes::from_owner(Lane(whole.expose().clone()));
+        let lane = Bytes::from_owner(Lane(whole.clone()));
         // Checked above; every lane holds the same bytes.
         let mut value = HeaderValue::from_maybe_shared(lane).unwrap_or(HeaderValue::from_static(""));
         value.set_sensitive(true);
@@ -452,19 +455,13 @@ fn ready_header(pieces: &[&str]) -> Result<ReadyHeader, Error> {
     })))
 }
 
-/// The bytes of one lane; its alignment keeps the reference count that `Bytes` puts beside it alone.
+/// The bytes, as one lane has them; its alignment keeps the reference count that `Bytes` puts beside it alone.
 #[repr(align(128))]
-struct Lane(String);
+struct Lane(Arc<Zeroizing<String>>);
 
 impl AsRef<[u8]> for Lane {
     fn as_ref(&self) -> &[u8] {
         self.0.as_bytes()
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.0);
     }
 }
 
