@@ -25,7 +25,8 @@ pub trait Inject: Send + Sync + 'static {
     /// What is made of a token once, to be put on many requests. Mark header values sensitive.
     type Ready: Send + Sync + 'static;
 
-    /// Makes it, once per token and layer.
+    /// Makes it, once per token and layer; again on each call while it fails. Must not send requests through the
+    /// same layer: they would wait for it.
     ///
     /// # Errors
     ///
@@ -45,9 +46,11 @@ pub trait Inject: Send + Sync + 'static {
         false
     }
 
-    /// For what is a header and nothing else: [puts](Self::put) it there, unless one
-    /// [is present](Self::is_present); whether it did. Spares most calls taking the request apart.
-    /// Default: `None`, and the layer asks those two.
+    /// For what is a header and nothing else: puts it there unless the caller has one of his own, in one go, which
+    /// spares most calls taking the request apart. `Some(true)`: it is there; `Some(false)`: the caller's is.
+    ///
+    /// Must do what [`is_present`](Self::is_present) and [`put`](Self::put) would: those are asked whenever the
+    /// token is not known to be fresh. Default: `None`, and they are asked always.
     fn offer(&self, ready: &Self::Ready, headers: &mut HeaderMap) -> Option<bool> {
         let _ = (ready, headers);
         None

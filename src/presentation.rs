@@ -143,9 +143,11 @@ impl<I: Inject> Presentation<I> {
         let newest = match made.take() {
             Some(newest) if newest.generation >= current.generation => newest,
             old => {
+                if old.is_some() {
+                    // What the other lanes have of it is of no use any more, and a secret.
+                    self.snapshots.each(|lane| lane.store(None));
+                }
                 _old = old;
-                // What the other lanes have of it is of no use any more, and a secret.
-                self.snapshots.each(|lane| lane.store(None));
                 self.ready(current)?
             }
         };

@@ -24,8 +24,10 @@ use crate::tokens::Engine;
 ///
 /// Its error is [`BoxError`]: the inner service's own, as it is, or an [`Error`](crate::Error).
 ///
-/// It may be cloned for each request: a clone writes to nothing that other threads write to. One that is called
-/// again and again is a little cheaper, because it remembers what it put on the last request.
+/// It may be cloned for each request: a clone that stays with its thread writes to nothing that other threads write
+/// to, as long as there are no more than eight of them; one that is sent elsewhere counts where it was made. One that is
+/// called again and again is a little cheaper, because it remembers what it put on the last request. So the secret of
+/// that token stays in memory until the service is called with a newer one, or dropped.
 pub struct TokenService<S, R = Auto, C = Unauthorized, I: Inject = Authorization> {
     inner: S,
     core: Handle<Core<S, R, C, I>>,
@@ -44,7 +46,7 @@ pub(crate) struct Core<S, R, C, I: Inject> {
     prototype: Mutex<S>,
 }
 
-/// What the future of a call holds of the core.
+/// What the future of a call holds of the core: the [`Anchor`] of its thread's lane, and through it everything.
 pub(crate) type Moored<S, R, C, I> = Arc<Anchor<Core<S, R, C, I>>>;
 
 impl<S: Clone, R, C, I: Inject> TokenService<S, R, C, I> {
@@ -240,6 +242,7 @@ where
         };
         let moored = moored.clone();
         if !moored.presentation.offer(snapshot, &mut request) {
+            drop(kept);
             return self.without_token(moored, WithoutToken::CallersOwn, request);
         }
         let attempt = Attempt::first(Some(snapshot.generation), origin, kept);

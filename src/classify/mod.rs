@@ -35,7 +35,8 @@ pub trait Classify<B> {
     type Inspecting: Future<Output = (Verdict, Self::Body)>;
 
     /// Whether every response of this status is [accepted](Verdict::Accept), so that nothing else of it is looked
-    /// at. Asked first: what most responses have is best answered here. Default: `false`.
+    /// at: where this says yes, [`head`](Self::head) is never asked, and should say the same. What most responses have
+    /// is best answered here. Default: `false`.
     fn accepts(&self, status: StatusCode) -> bool {
         let _ = status;
         false
