@@ -40,16 +40,16 @@ const fn bound(contender: Contender, requests: Requests, bound: f64, target: Opt
 }
 
 const BOUNDS: [Bound; 10] = [
-    bound(Contender::Never, Requests::Travelling, 1.74, Some(1.12)),
-    bound(Contender::Detect, Requests::Travelling, 1.82, Some(1.20)),
-    bound(Contender::Auto, Requests::Travelling, 3.00, None),
-    bound(Contender::CloneBody, Requests::Travelling, 3.01, None),
-    bound(Contender::Never, Requests::Built4, 1.13, None),
-    bound(Contender::Detect, Requests::Built4, 1.15, None),
-    bound(Contender::Auto, Requests::Built4, 1.53, None),
-    bound(Contender::Never, Requests::Built12, 1.07, None),
-    bound(Contender::Detect, Requests::Built12, 1.08, None),
-    bound(Contender::Auto, Requests::Built12, 1.65, None),
+    bound(Contender::Never, Requests::Travelling, 1.40, Some(1.12)),
+    bound(Contender::Detect, Requests::Travelling, 1.45, Some(1.20)),
+    bound(Contender::Auto, Requests::Travelling, 2.02, None),
+    bound(Contender::CloneBody, Requests::Travelling, 2.02, None),
+    bound(Contender::Never, Requests::Built4, 1.07, None),
+    bound(Contender::Detect, Requests::Built4, 1.08, None),
+    bound(Contender::Auto, Requests::Built4, 1.18, None),
+    bound(Contender::Never, Requests::Built12, 1.04, None),
+    bound(Contender::Detect, Requests::Built12, 1.04, None),
+    bound(Contender::Auto, Requests::Built12, 1.11, None),
 ];
 
 /// Shown beside them, and held to nothing.
