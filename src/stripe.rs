@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-/// More lanes than this would only cost memory: each holds a copy of the secret.
+/// More lanes than this would only cost memory.
 pub(crate) const LANES: usize = 8;
 
 /// Alone on its cache lines (two of them: the prefetcher fetches pairs).

@@ -1,6 +1,7 @@
 //! Services that are cloned for each request, called on other threads, and dropped on others again, while the token
 //! is renewed, signed out, installed and expires: what was decided before a call began holds for it.
 
+#![cfg(feature = "testkit")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::any::Any;
