@@ -10,7 +10,7 @@ use super::vendors::tencent::{Renewing, Smh, SmhOptions};
 use super::vendors::{Double, Vendor};
 
 /// How long a token lives here, at the vendor and in the document alike.
-const LIFE: u32 = 3;
+const LIFE: u32 = 6;
 
 /// Nobody asks for three lives; then one business request goes out with the token in place.
 async fn idle<V: Vendor>(what: &str, double: &Double<V>, rig: &Rig, acquisitions: u64) {
@@ -43,7 +43,7 @@ async fn a_login() {
     };
     let double = Ecd::start(options).await;
     let live = double.issue();
-    let document = with(with(rig::ecd(&double), rig::login(&live)), rig::lifetime("3s"));
+    let document = with(with(rig::ecd(&double), rig::login(&live)), rig::lifetime("6s"));
     idle("a login", &double, &rig(&double, document), 0).await;
 }
 
@@ -55,7 +55,7 @@ async fn a_first_login() {
     let double = Ecd::start(options).await;
     let live = double.issue();
     double.revoke();
-    let document = with(with(rig::ecd(&double), rig::keep_alive(&live)), rig::lifetime("3s"));
+    let document = with(with(rig::ecd(&double), rig::keep_alive(&live)), rig::lifetime("6s"));
     idle("a first login", &double, &rig(&double, document), 1).await;
 }
 
@@ -70,7 +70,7 @@ fn smh_options(renewing: Renewing) -> SmhOptions {
 async fn a_library_token() {
     let double = Smh::start(smh_options(Renewing::Changes)).await;
     let live = double.issue();
-    let document = with(with(rig::smh(&double), rig::access(&live)), rig::period("3s"));
+    let document = with(with(rig::smh(&double), rig::access(&live)), rig::period("6s"));
     idle("a library token", &double, &rig(&double, document), 0).await;
 }
 
