@@ -29,7 +29,7 @@ use crate::event::{Event, HandedBack};
 use crate::inject::Inject;
 use crate::presentation::Boarding;
 use crate::replay::Replay;
-use crate::service::{Core, Moored};
+use crate::service::{Adapt, Core, Moored};
 use crate::tokens::{Landed, Landing, Place, Refusal, unmet};
 
 pin_project! {
@@ -38,11 +38,14 @@ pin_project! {
     /// A refusal that is handed on because no newer token could be had is the server's own, with an
     /// [`Error`](crate::Error) in its extensions that says why.
     ///
+    /// `P` is the inner service as the layer was given it, if requests are sent through an adapter of it, `S`.
+    ///
     /// The last five parameters follow from the others. They are parameters, and not looked up in the fields, because
     /// the compiler asks within an `async` block whether this is `Send`, and there it cannot look up a service whose
     /// error is [boxed](crate::BoxError).
     pub struct ResponseFuture<
         S, R, C, I, B, ResBody,
+        P = S,
         F = <S as Service<Request<<R as Replay<B>>::Body>>>::Future,
         Body = <R as Replay<B>>::Body,
         Saved = <R as Replay<B>>::Saved,
@@ -52,7 +55,7 @@ pin_project! {
     where
         I: Inject,
     {
-        moored: Moored<S, R, C, I>,
+        moored: Moored<P, R, C, I>,
         // `None`: the request goes out without the token, and its answer is not judged.
         attempt: Option<Attempt<Saved>>,
         #[pin]
@@ -87,7 +90,7 @@ pin_project! {
     }
 }
 
-impl<S, R, C, I, B, ResBody> ResponseFuture<S, R, C, I, B, ResBody>
+impl<S, R, C, I, B, ResBody, P> ResponseFuture<S, R, C, I, B, ResBody, P>
 where
     S: Service<Request<R::Body>>,
     R: Replay<B>,
@@ -95,7 +98,7 @@ where
     I: Inject,
 {
     #[inline]
-    pub(crate) fn sending(moored: Moored<S, R, C, I>, future: S::Future, attempt: Option<Attempt<R::Saved>>) -> Self {
+    pub(crate) fn sending(moored: Moored<P, R, C, I>, future: S::Future, attempt: Option<Attempt<R::Saved>>) -> Self {
         Self {
             moored,
             attempt,
@@ -106,7 +109,7 @@ where
 
     #[cold]
     pub(crate) fn waiting(
-        moored: Moored<S, R, C, I>,
+        moored: Moored<P, R, C, I>,
         landing: Landing,
         request: (request::Parts, R::Body),
         origin: u64,
@@ -124,7 +127,7 @@ where
     }
 
     #[cold]
-    pub(crate) fn failed(moored: Moored<S, R, C, I>, error: Error) -> Self {
+    pub(crate) fn failed(moored: Moored<P, R, C, I>, error: Error) -> Self {
         Self {
             moored,
             attempt: None,
@@ -134,10 +137,11 @@ where
     }
 }
 
-impl<S, R, C, I, B, ResBody> Future for ResponseFuture<S, R, C, I, B, ResBody>
+impl<S, R, C, I, B, ResBody, P> Future for ResponseFuture<S, R, C, I, B, ResBody, P>
 where
-    S: Service<Request<R::Body>, Response = Response<ResBody>> + Clone,
+    S: Service<Request<R::Body>, Response = Response<ResBody>>,
     S::Error: Into<BoxError>,
+    P: Adapt<S, ResBody>,
     R: Replay<B>,
     C: Classify<ResBody>,
     I: Inject,
@@ -166,10 +170,11 @@ where
     }
 }
 
-impl<S, R, C, I, B, ResBody> ResponseFuture<S, R, C, I, B, ResBody>
+impl<S, R, C, I, B, ResBody, P> ResponseFuture<S, R, C, I, B, ResBody, P>
 where
-    S: Service<Request<R::Body>, Response = Response<ResBody>> + Clone,
+    S: Service<Request<R::Body>, Response = Response<ResBody>>,
     S::Error: Into<BoxError>,
+    P: Adapt<S, ResBody>,
     R: Replay<B>,
     C: Classify<ResBody>,
     I: Inject,
@@ -230,7 +235,7 @@ where
     }
 }
 
-impl<S, R, C, I, B, ResBody> fmt::Debug for ResponseFuture<S, R, C, I, B, ResBody>
+impl<S, R, C, I, B, ResBody, P> fmt::Debug for ResponseFuture<S, R, C, I, B, ResBody, P>
 where
     S: Service<Request<R::Body>>,
     R: Replay<B>,
@@ -270,27 +275,28 @@ type PausedOf<R, C, B, ResBody> =
     Box<Paused<<R as Replay<B>>::Body, <R as Replay<B>>::Saved, <C as Classify<ResBody>>::Body>>;
 
 /// A request between two states.
-struct Way<'a, S, R, C, I, B, ResBody>
+struct Way<'a, S, R, C, I, B, ResBody, P>
 where
     R: Replay<B>,
     I: Inject,
 {
-    core: &'a Core<S, R, C, I>,
+    core: &'a Core<P, R, C, I>,
     attempt: &'a mut Option<Attempt<R::Saved>>,
-    types: PhantomData<fn(B) -> ResBody>,
+    types: PhantomData<fn(S, B) -> ResBody>,
 }
 
-impl<S, R, C, I, B, ResBody> Way<'_, S, R, C, I, B, ResBody>
+impl<S, R, C, I, B, ResBody, P> Way<'_, S, R, C, I, B, ResBody, P>
 where
-    S: Service<Request<R::Body>, Response = Response<ResBody>> + Clone,
+    S: Service<Request<R::Body>, Response = Response<ResBody>>,
     S::Error: Into<BoxError>,
+    P: Adapt<S, ResBody>,
     R: Replay<B>,
     C: Classify<ResBody>,
     I: Inject,
 {
     /// An answer that has to be looked at.
     fn answered(self, answer: Result<Response<ResBody>, S::Error>) -> StepOf<S, R, C, B, ResBody> {
-        let (head, body) = match answer {
+        let (mut head, body) = match answer {
             Ok(response) => response.into_parts(),
             Err(error) => return Step::Done(Err(error.into())),
         };
@@ -302,6 +308,7 @@ where
         if let Verdict::Inspect(limit) = verdict
             && let Some(report) = self.report()
         {
+            P::before_reading(&mut head, &body);
             let inspection = Inspection {
                 inspecting: classify.inspect(&head, body, limit, report),
                 head: Some(head),
@@ -437,7 +444,7 @@ where
     fn readying(self, paused: PausedOf<R, C, B, ResBody>, resort: bool) -> StepOf<S, R, C, B, ResBody> {
         Step::Next(State::Readying {
             paused: Some(paused),
-            service: Some(self.core.prototype().into()),
+            service: Some(self.core.prototype().adapt().into()),
             resort,
         })
     }
@@ -531,6 +538,6 @@ where
 }
 
 /// What a poll finds that comes after the end, where it does not come to the inner future.
-fn spent() -> BoxError {
+pub(crate) fn spent() -> BoxError {
     Error::new(Kind::Unreplayable).into()
 }

@@ -26,6 +26,8 @@ mod percent;
 mod presentation;
 mod provider;
 mod replay;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 mod service;
 mod stripe;
 mod tape;

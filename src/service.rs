@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use http::{Extensions, HeaderMap, Request, Response, Uri, request};
+use http::{Extensions, HeaderMap, Request, Response, Uri, request, response};
 use tower_service::Service;
 
 use crate::attempt::{Attempt, Kept};
@@ -29,7 +29,7 @@ use crate::tokens::Engine;
 /// called again and again is a little cheaper, because it remembers what it put on the last request. So the secret of
 /// that token stays in memory until the service is called with a newer one, or dropped.
 pub struct TokenService<S, R = Auto, C = Unauthorized, I: Inject = Authorization> {
-    inner: S,
+    pub(crate) inner: S,
     core: Handle<Core<S, R, C, I>>,
     recent: Recent<I::Ready>,
 }
@@ -78,12 +78,50 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         self.inner
     }
 
+    /// The call of every kind of request: `send` hands the one that is to go out to the inner service.
+    #[inline(always)]
+    pub(crate) fn call_via<T, B, ResBody>(
+        &mut self,
+        request: Request<B>,
+        send: impl FnOnce(&mut S, Request<R::Body>) -> T::Future,
+    ) -> ResponseFuture<T, R, C, I, B, ResBody, S>
+    where
+        S: Clone,
+        T: Service<Request<R::Body>>,
+        R: Replay<B>,
+        C: Classify<ResBody>,
+    {
+        let moored = self.core.settle();
+        let origin = moored.destination(request.uri(), request.headers(), request.extensions());
+        let (Ok(origin), Some(snapshot)) = (origin, moored.presentation.fresh(&mut self.recent)) else {
+            return self.call_slowly(request, send);
+        };
+        // Kept before the token is put on it.
+        let mut kept = None;
+        let mut request = match moored.replay.keeps(&request) {
+            true => moored.keep(request, &mut kept),
+            false => moored.replay.pass(request),
+        };
+        let moored = moored.clone();
+        if !moored.presentation.offer(snapshot, &mut request) {
+            drop(kept);
+            return self.without_token(moored, WithoutToken::CallersOwn, request, send);
+        }
+        let attempt = Attempt::first(Some(snapshot.generation), origin, kept);
+        ResponseFuture::sending(moored, send(&mut self.inner, request), Some(attempt))
+    }
+
     /// A call that gets no token, or whose token is not known to be fresh.
     #[cold]
     #[inline(never)]
-    fn call_slowly<B, ResBody>(&mut self, request: Request<B>) -> ResponseFuture<S, R, C, I, B, ResBody>
+    fn call_slowly<T, B, ResBody>(
+        &mut self,
+        request: Request<B>,
+        send: impl FnOnce(&mut S, Request<R::Body>) -> T::Future,
+    ) -> ResponseFuture<T, R, C, I, B, ResBody, S>
     where
-        S: Service<Request<R::Body>> + Clone,
+        S: Clone,
+        T: Service<Request<R::Body>>,
         R: Replay<B>,
         C: Classify<ResBody>,
     {
@@ -96,7 +134,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
             Ok(origin) => origin,
             Err(Outside::Elsewhere(reason)) => {
                 let request = core.replay.pass(request);
-                return self.without_token(moored, reason, request);
+                return self.without_token(moored, reason, request, send);
             }
             Err(Outside::Nowhere) => return self.fail(moored, Error::new(Kind::NoAuthority)),
             Err(Outside::Recursion) => return self.fail(moored, Error::new(Kind::Recursion)),
@@ -109,7 +147,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         let (mut head, body) = request.into_parts();
         match core.presentation.board(&mut head) {
             Boarding::Aboard(generation) => {
-                let future = self.inner.call(Request::from_parts(head, body));
+                let future = send(&mut self.inner, Request::from_parts(head, body));
                 ResponseFuture::sending(moored, future, Some(Attempt::first(Some(generation), origin, kept)))
             }
             Boarding::Wait(landing) => {
@@ -123,32 +161,68 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
 
     /// The request goes out as it came.
     #[cold]
-    fn without_token<B, ResBody>(
+    fn without_token<T, B, ResBody>(
         &mut self,
         moored: Moored<S, R, C, I>,
         reason: WithoutToken,
         request: Request<R::Body>,
-    ) -> ResponseFuture<S, R, C, I, B, ResBody>
+        send: impl FnOnce(&mut S, Request<R::Body>) -> T::Future,
+    ) -> ResponseFuture<T, R, C, I, B, ResBody, S>
     where
-        S: Service<Request<R::Body>> + Clone,
+        T: Service<Request<R::Body>>,
         R: Replay<B>,
         C: Classify<ResBody>,
     {
         moored.engine().tell(&Event::WithoutToken { reason });
-        ResponseFuture::sending(moored, self.inner.call(request), None)
+        ResponseFuture::sending(moored, send(&mut self.inner, request), None)
     }
 
-    /// Answers without the inner service, which gives back the permit that it was polled ready with:
-    /// a call that was not made must not keep others waiting.
+    /// Answers without the inner service.
     #[cold]
-    fn fail<B, ResBody>(&mut self, moored: Moored<S, R, C, I>, error: Error) -> ResponseFuture<S, R, C, I, B, ResBody>
+    fn fail<T, B, ResBody>(
+        &mut self,
+        moored: Moored<S, R, C, I>,
+        error: Error,
+    ) -> ResponseFuture<T, R, C, I, B, ResBody, S>
     where
-        S: Service<Request<R::Body>> + Clone,
+        S: Clone,
+        T: Service<Request<R::Body>>,
         R: Replay<B>,
         C: Classify<ResBody>,
     {
-        self.inner = moored.prototype();
+        self.stand_down();
         ResponseFuture::failed(moored, error)
+    }
+
+    /// Gives back the permit that the inner service was polled ready with: a call that is not made must not keep
+    /// others waiting.
+    #[cold]
+    pub(crate) fn stand_down(&mut self)
+    where
+        S: Clone,
+    {
+        self.inner = self.core.prototype();
+    }
+}
+
+/// The inner service as the layer was given it, whose requests go out through `T`: itself, or an adapter of it.
+///
+/// Not to be named or implemented elsewhere.
+pub trait Adapt<T, ResBody>: Clone {
+    #[doc(hidden)]
+    fn adapt(self) -> T;
+
+    /// Before the body of an answer is looked into, which may use it up.
+    #[doc(hidden)]
+    fn before_reading(head: &mut response::Parts, body: &ResBody) {
+        let _ = (head, body);
+    }
+}
+
+impl<S: Clone, ResBody> Adapt<S, ResBody> for S {
+    #[inline]
+    fn adapt(self) -> S {
+        self
     }
 }
 
@@ -229,24 +303,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let moored = self.core.settle();
-        let origin = moored.destination(request.uri(), request.headers(), request.extensions());
-        let (Ok(origin), Some(snapshot)) = (origin, moored.presentation.fresh(&mut self.recent)) else {
-            return self.call_slowly(request);
-        };
-        // Kept before the token is put on it.
-        let mut kept = None;
-        let mut request = match moored.replay.keeps(&request) {
-            true => moored.keep(request, &mut kept),
-            false => moored.replay.pass(request),
-        };
-        let moored = moored.clone();
-        if !moored.presentation.offer(snapshot, &mut request) {
-            drop(kept);
-            return self.without_token(moored, WithoutToken::CallersOwn, request);
-        }
-        let attempt = Attempt::first(Some(snapshot.generation), origin, kept);
-        ResponseFuture::sending(moored, self.inner.call(request), Some(attempt))
+        self.call_via(request, |inner, request| inner.call(request))
     }
 }
 

@@ -6,7 +6,7 @@ fn enabled() -> String {
     if on.is_empty() { "none".into() } else { on.join(" ") }
 }
 
-fn all() -> [(&'static str, bool); 13] {
+fn all() -> [(&'static str, bool); 14] {
     [
         ("oauth2", cfg!(feature = "oauth2")),
         ("endpoint", cfg!(feature = "endpoint")),
@@ -16,6 +16,7 @@ fn all() -> [(&'static str, bool); 13] {
         ("config", cfg!(feature = "config")),
         ("schema", cfg!(feature = "schema")),
         ("client", cfg!(feature = "client")),
+        ("reqwest", cfg!(feature = "reqwest")),
         ("tracing", cfg!(feature = "tracing")),
         ("metrics", cfg!(feature = "metrics")),
         ("testkit", cfg!(feature = "testkit")),

@@ -80,6 +80,15 @@ impl<B: Body> Peeked<B> {
         }
     }
 
+    /// The body, if it was not looked into.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn into_whole(self) -> Result<B, Self> {
+        match self.state {
+            State::Whole { body } => Ok(body),
+            begun => Err(Self { state: begun }),
+        }
+    }
+
     /// Reads up to `limit` bytes and lets `judge` look at them, for a [`Classify::inspect`] of your own.
     ///
     /// Reading ends earlier with the body, with an error in it, or when `patience` is over (at once, outside

@@ -10,8 +10,8 @@ use http_body_util::{Empty, Full};
 
 use super::Replay;
 
-/// Keeps empty bodies (made again by `Default`) and bodies in memory: `Full<Bytes>`, `String`, and this
-/// crate's own. Any other body is sent once.
+/// Keeps empty bodies (made again by `Default`) and bodies in memory: `Full<Bytes>`, `String`, this crate's own, and
+/// with the feature `reqwest` those of reqwest that are no stream. Any other body is sent once.
 ///
 /// No copy is made: `Bytes` are shared. A `String` is the exception.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +26,8 @@ enum Kind {
     Text(String),
     #[cfg(feature = "client")]
     Client(crate::provider::client::Body),
+    #[cfg(feature = "reqwest")]
+    Reqwest(Bytes),
 }
 
 impl fmt::Debug for Kept {
@@ -51,11 +53,11 @@ impl<B: Body + Default + 'static> Replay<B> for Auto {
     }
 
     #[inline]
-    fn prepare(&self, body: B) -> (B, Option<Kept>) {
+    fn prepare(&self, mut body: B) -> (B, Option<Kept>) {
         let kept = if body.is_end_stream() {
             Some(Kind::Empty)
         } else {
-            kept(&body)
+            kept(&mut body)
         };
         (body, kept.map(Kept))
     }
@@ -67,6 +69,8 @@ impl<B: Body + Default + 'static> Replay<B> for Auto {
             Kind::Text(text) => back(text),
             #[cfg(feature = "client")]
             Kind::Client(body) => back(body),
+            #[cfg(feature = "reqwest")]
+            Kind::Reqwest(bytes) => back(reqwest::Body::from(bytes)),
         }
     }
 }
@@ -81,12 +85,18 @@ fn is_known<B: 'static>() -> bool {
         TypeId::of::<String>(),
         #[cfg(feature = "client")]
         TypeId::of::<crate::provider::client::Body>(),
+        #[cfg(feature = "reqwest")]
+        TypeId::of::<reqwest::Body>(),
     ];
     known.contains(&body)
 }
 
 /// A second handle on a body that lies in memory.
-fn kept(body: &dyn Any) -> Option<Kind> {
+fn kept(body: &mut dyn Any) -> Option<Kind> {
+    #[cfg(feature = "reqwest")]
+    if let Some(body) = body.downcast_mut::<reqwest::Body>() {
+        return crate::reqwest::share(body).map(Kind::Reqwest);
+    }
     if let Some(full) = body.downcast_ref::<Full<Bytes>>() {
         return Some(Kind::Full(full.clone()));
     }
