@@ -111,7 +111,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         ResponseFuture::sending(moored, send(&mut self.inner, request), Some(attempt))
     }
 
-    /// A call that gets no token, or whose token is not known to be fresh.
+    /// A call that gets no token, or whose token is not known to be fresh. Its handle has settled.
     #[cold]
     #[inline(never)]
     fn call_slowly<T, B, ResBody>(
@@ -125,7 +125,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         R: Replay<B>,
         C: Classify<ResBody>,
     {
-        let moored = self.core.settle().clone();
+        let moored = self.core.anchor().clone();
         let core = &*moored;
         let (head, body) = request.into_parts();
         let destination = core.destination_of(&head);
@@ -332,42 +332,70 @@ mod tests {
     use std::future::{Pending, pending};
 
     use http::Response;
+    use tower::util::ServiceFn;
     use tower::{Layer, service_fn};
 
     use super::*;
     use crate::{Origins, Token, TokenLayer, Tokens, provider_fn};
 
     type Never = Pending<Result<Response<()>, Infallible>>;
+    type Client = TokenService<ServiceFn<fn(Request<String>) -> Never>>;
+
+    fn client() -> Client {
+        let life = std::time::Duration::from_secs(3600);
+        let token = move |_| async move { Ok(Token::bearer("test-a").expires_in(life)) };
+        let origins = Origins::only("https://api.example.com").unwrap();
+        TokenLayer::new(&Tokens::new(provider_fn(token)).unwrap(), origins).layer(service_fn(|_| pending()))
+    }
+
+    fn call(client: &mut Client) -> impl Sized + use<> {
+        let request = Request::get("https://api.example.com/").body(String::new()).unwrap();
+        client.call(request)
+    }
+
+    fn on_another_thread(act: impl FnOnce() + Send) {
+        std::thread::scope(|scope| scope.spawn(act).join().unwrap());
+    }
 
     #[tokio::test]
     async fn calls_of_a_threads_own_clone_write_to_no_count_of_another_lane() {
-        let life = std::time::Duration::from_secs(3600);
-        let tokens = Tokens::new(provider_fn(move |_| async move {
-            Ok(Token::bearer("test-a").expires_in(life))
-        }));
-        let tokens = tokens.unwrap();
-        tokens.get().await.unwrap();
-        let api = service_fn(|_: Request<String>| -> Never { pending() });
-        let client = TokenLayer::new(&tokens, Origins::only("https://api.example.com").unwrap()).layer(api);
-        let call = |client: &mut TokenService<_>| {
-            let request = Request::get("https://api.example.com/").body(String::new()).unwrap();
-            client.call(request)
+        let client = client();
+        client.core.presentation.tokens.get().await.unwrap();
+        let thread = || {
+            let mut own = client.clone();
+            // Makes the snapshot of the lane.
+            drop(call(&mut own));
+            let lane = own.core.lane();
+            let before = client.core.counts();
+            let mut clone = own.clone();
+            let futures = [call(&mut own), call(&mut clone), call(&mut client.clone())];
+            let mut during = client.core.counts();
+            assert_eq!(during[lane], before[lane] + 1 + futures.len());
+            during[lane] = before[lane];
+            assert_eq!(during, before);
         };
+        // One lane after the other.
+        (0..20).for_each(|_| on_another_thread(thread));
+    }
+
+    #[test]
+    fn a_clone_that_is_called_once_elsewhere_makes_no_anchor_there_though_no_token_is_fresh() {
+        let client = client();
+        let lane = client.core.lane();
         for _ in 0..20 {
-            let thread = || {
-                let mut own = client.clone();
-                // Makes the snapshot of the lane.
-                drop(call(&mut own));
-                let lane = own.core.lane();
-                let before = client.core.counts();
-                let mut clone = own.clone();
-                let futures = [call(&mut own), call(&mut clone), call(&mut client.clone())];
+            let mut sent = client.clone();
+            let before = client.core.counts();
+            on_another_thread(|| {
+                let _future = call(&mut sent);
                 let mut during = client.core.counts();
-                assert_eq!(during[lane], before[lane] + 1 + futures.len());
+                assert_eq!(
+                    during[lane],
+                    before[lane] + 1,
+                    "the future is counted where the clone is"
+                );
                 during[lane] = before[lane];
                 assert_eq!(during, before);
-            };
-            std::thread::scope(|scope| scope.spawn(thread).join().unwrap());
+            });
         }
     }
 }

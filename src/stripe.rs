@@ -104,6 +104,11 @@ impl<T> Handle<T> {
         &self.anchor
     }
 
+    /// The handle's anchor as it is, for who has settled it.
+    pub(crate) fn anchor(&self) -> &Arc<Anchor<T>> {
+        &self.anchor
+    }
+
     fn elsewhere(&self, lane: usize) -> &Arc<Anchor<T>> {
         let elsewhere = self.elsewhere.get_or_init(Box::default);
         elsewhere[lane % LANES].get_or_init(|| Root::anchor(&self.anchor.root, lane))
