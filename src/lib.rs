@@ -30,6 +30,7 @@ mod replay;
 pub mod reqwest;
 mod service;
 mod stripe;
+mod sync;
 mod tape;
 #[cfg(feature = "testkit")]
 pub mod testkit;

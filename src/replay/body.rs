@@ -12,8 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::first::First;
 use super::passage::{Passage, Phase, Polled, Rest, Whereabouts, lock, poll_body, wake};
-use super::sync::Mutex;
 use crate::error::BoxError;
+use crate::sync::Mutex;
 use crate::tape::Tape;
 
 /// The body of a request that may be replayed, or of its replay. Made by [`Buffered`](super::Buffered).

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use http_body::{Body, SizeHint};
 
 use super::passage::{Lost, Passage, Phase, Polled, Whereabouts, lock, poll_body, taken_over, wake};
-use super::sync::{Mutex, MutexGuard};
 use crate::error::{BoxError, Error, Kind};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Records a body as it passes.
 pub(super) struct First<B> {

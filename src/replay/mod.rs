@@ -12,7 +12,6 @@ mod first;
 mod head;
 mod page;
 mod passage;
-mod sync;
 #[cfg(test)]
 mod tests;
 

@@ -21,8 +21,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame};
 
-use super::sync::{Mutex, MutexGuard};
 use crate::error::{BoxError, Error, Kind};
+use crate::sync::{Mutex, MutexGuard};
 use crate::tape::{self, Tape};
 
 /// What the first attempt and the replay share.

@@ -13,7 +13,6 @@ use super::desk::{Admission, Current, Departure, Desk, Outlook, Refusal, Refused
 use super::fetch;
 use super::flight::{Flight, Landed};
 use super::store::Store;
-use super::sync::{ArcSwapOption, AtomicBool, AtomicU64, Handle, Mutex, MutexGuard, Ordering};
 use crate::challenge::Challenge;
 use crate::clock::{Clock, Wall};
 use crate::error::{Error, Kind};
@@ -21,6 +20,7 @@ use crate::event::{Event, HandedBack, Observers, Skipped};
 use crate::lifetime::{Freshness, RefreshPolicy};
 use crate::provider::{AnyProvider, Cause};
 use crate::stripe::Padded;
+use crate::sync::{ArcSwapOption, AtomicBool, AtomicU64, Handle, Mutex, MutexGuard, Ordering};
 use crate::token::{Fingerprint, Generation};
 
 pub(crate) struct Engine {

@@ -15,11 +15,11 @@ use super::desk::{Current, Departure, Outlook, Phase, Vetted};
 use super::engine::Engine;
 use super::flight::{Flight, Landed};
 use super::store;
-use super::sync::{Handle, Ordering};
 use crate::clock::{A_YEAR, Skew, Wall};
 use crate::error::{Class, Error, FetchError};
 use crate::event::Event;
 use crate::provider::{FetchContext, IfLost, MOST};
+use crate::sync::{Handle, Ordering};
 use crate::token::{Expiry, Generation, Token, Warning};
 
 /// Flies `flight`, and whatever was waiting for the air to be free.

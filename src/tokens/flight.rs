@@ -14,11 +14,11 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::time::Instant;
 
-use super::sync::{Mutex, MutexGuard, OnceLock};
 use crate::challenge::Challenge;
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observers, Skipped, Waited};
 use crate::provider::{Budget, Cause};
+use crate::sync::{Mutex, MutexGuard, OnceLock};
 
 /// A fetch that was decided, is in the air, or has landed.
 pub(crate) struct Flight {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::KeepAlive;
 use super::desk::{Phase, Upkeep};
 use super::engine::Engine;
-use super::sync::{Handle, Ordering};
+use crate::sync::{Handle, Ordering};
 
 impl Engine {
     /// Starts the keeper, if it is wanted, not there, and this is called within a runtime.

@@ -15,7 +15,6 @@ mod keeper;
 pub(crate) mod model;
 mod schedule;
 mod store;
-pub(crate) mod sync;
 
 use std::fmt;
 use std::future::Future;

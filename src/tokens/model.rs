@@ -3,7 +3,7 @@
 //!
 //! A scenario is two or three threads over the real engine and an [`Issuer`] that counts. [`check`] tries
 //! it under the random scheduler and under PCT, [`exhaust`] under every schedule there is. What is modelled and
-//! what is not: [`sync::modelled`](super::sync::modelled). That the model can fail is shown by the planted
+//! what is not: [`sync::modelled`](crate::sync::modelled). That the model can fail is shown by the planted
 //! bugs in `tests/full/planted`.
 //!
 //! The schedules are the same in every run; `SHUTTLE_RANDOM_SEED` gives others, and
@@ -22,10 +22,10 @@ use shuttle::future::{block_on, yield_now};
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner, thread};
 
-use super::sync::modelled;
 use super::*;
 use crate::error::FetchError;
 use crate::provider::{FetchContext, IfLost};
+use crate::sync::modelled;
 
 /// How many preemptions a bug may need that PCT is good at.
 const DEPTH: usize = 3;

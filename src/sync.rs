@@ -1,9 +1,9 @@
-//! What the engine shares between threads: the lock, the atomics, the cells, and the runtime that its tasks are
-//! spawned on.
+//! What the engine shares between threads, and a body with its replay: the lock, the atomics, the cells, and the
+//! runtime that tasks are spawned on.
 //!
 //! These are names for what `std`, `arc-swap` and `tokio` have, and nothing else; only the unit tests with
-//! the feature `shuttle` have shapes of their own behind them. What synchronises threads in this folder comes
-//! from here, but for `Arc` and tokio's `watch`, `Notify` and timers.
+//! the feature `shuttle` have shapes of their own behind them. What synchronises threads in `tokens` and `replay`
+//! comes from here, but for `Arc` and tokio's `watch`, `Notify` and timers.
 
 #[cfg(not(all(test, feature = "shuttle")))]
 pub(crate) use {
@@ -14,6 +14,6 @@ pub(crate) use {
 };
 
 #[cfg(all(test, feature = "shuttle"))]
-pub(super) mod modelled;
+pub(crate) mod modelled;
 #[cfg(all(test, feature = "shuttle"))]
 pub(crate) use modelled::{ArcSwapOption, AtomicBool, AtomicU64, Handle, Mutex, MutexGuard, OnceLock, Ordering};

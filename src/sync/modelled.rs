@@ -42,7 +42,7 @@ static PAUSED: LazyLock<Runtime> = LazyLock::new(|| {
 });
 
 /// Whatever `model` does is modelled.
-pub(in crate::tokens) fn run<T>(model: impl FnOnce() -> T) -> T {
+pub(crate) fn run<T>(model: impl FnOnce() -> T) -> T {
     struct Running;
     impl Drop for Running {
         fn drop(&mut self) {
@@ -56,12 +56,12 @@ pub(in crate::tokens) fn run<T>(model: impl FnOnce() -> T) -> T {
 }
 
 /// Another schedule begins, with no tasks.
-pub(in crate::tokens) fn forget_tasks() {
+pub(crate) fn forget_tasks() {
     SPAWNED.take();
 }
 
 /// Ends the tasks that the engine has spawned so far, as a runtime does that shuts down, and sees them gone.
-pub(in crate::tokens) fn abort_tasks() {
+pub(crate) fn abort_tasks() {
     let tasks = SPAWNED.take();
     tasks.iter().for_each(AbortHandle::abort);
     while !tasks.iter().all(AbortHandle::is_finished) {
@@ -70,7 +70,7 @@ pub(in crate::tokens) fn abort_tasks() {
 }
 
 /// The panic that a scenario asks for, past the panic hook. Every other one fails the model.
-pub(in crate::tokens) fn panic_as_told() -> ! {
+pub(crate) fn panic_as_told() -> ! {
     resume_unwind(Box::new(AsTold))
 }
 
