@@ -9,7 +9,7 @@ use crate::plots;
 use crate::table::{Table, Tables};
 
 /// Every table that `benches/run` has made, in the order of the page, with its heading and who makes it.
-const PAGE: [(&str, &str, &str); 10] = [
+const PAGE: [(&str, &str, &str); 11] = [
     ("call", "One call", "call"),
     ("call_built", "One call, with a request built for it", "call"),
     ("instructions", "Instructions of one call", "instructions"),
@@ -26,6 +26,7 @@ const PAGE: [(&str, &str, &str); 10] = [
         "A hundred cold callers",
         "the peers, which --without-peers leaves out",
     ),
+    ("failing_herd", "A hundred cold callers whose fetch fails", "waiters"),
     ("wire", "Under load", "wire"),
     ("cold", "The first request", "wire"),
 ];
@@ -146,6 +147,15 @@ mod tests {
         let page = page(&Tables::of([table("call")]));
         assert!(page.contains("\n## Under load\n\nNot measured in this run: `wire` (of wire).\n"));
         assert!(!page.contains("Not measured in this run: `call`"));
+    }
+
+    #[test]
+    fn whatever_was_measured_last_has_a_heading() {
+        let page = include_str!("../../RESULTS.md");
+        let mut headings = page.lines().filter_map(|line| line.strip_prefix("## "));
+        assert!(headings.clone().count() >= PAGE.len());
+        let unknown = headings.find(|heading| PAGE.iter().all(|(_, known, _)| known != heading));
+        assert_eq!(unknown, None);
     }
 
     #[test]
