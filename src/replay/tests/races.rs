@@ -68,7 +68,6 @@ fn whenever_another_thread_lets_it_go_on_the_upload_is_whole() {
 /// The limit is passed while the refusal comes: there is a replay of all of it, or none.
 #[test]
 fn whenever_the_limit_is_passed_there_is_a_whole_replay_or_none() {
-    let mut replays = 0;
     for round in 0..rounds() {
         let (sending, saved) = sending(SENT.len() / 2);
         a_while(round % 20);
@@ -79,7 +78,6 @@ fn whenever_the_limit_is_passed_there_is_a_whole_replay_or_none() {
                 assert!(is_held);
                 assert_eq!(drained(&mut replay), whole);
                 assert!(SENT.starts_with(&sending.join().unwrap().0));
-                replays += 1;
             }
             None => {
                 assert!(!is_held);
@@ -87,5 +85,4 @@ fn whenever_the_limit_is_passed_there_is_a_whole_replay_or_none() {
             }
         }
     }
-    println!("{replays} replays");
 }
