@@ -1,0 +1,23 @@
+//! An API for clients that bring none of their own.
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+
+/// The body of an order: some 20 KB, so that it fills more than one frame.
+pub fn order() -> Bytes {
+    r#"{"article":"tea","pieces":1}"#.repeat(700).into()
+}
+
+/// An API that takes [orders](order): answer of [`Stage::serve`](crate::Stage::serve).
+///
+/// `POST /orders` is a 201 if the order arrived whole, otherwise a 400; `GET /orders` is a 200.
+pub fn orders(request: Request<Bytes>) -> Response<Bytes> {
+    let mut response = Response::default();
+    *response.status_mut() = match (request.method(), request.uri().path()) {
+        (&Method::POST, "/orders") if *request.body() == order() => StatusCode::CREATED,
+        (&Method::POST, "/orders") => StatusCode::BAD_REQUEST,
+        (&Method::GET, "/orders") => StatusCode::OK,
+        _ => StatusCode::NOT_FOUND,
+    };
+    response
+}
