@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
+use tower_token::BoxError;
 
 /// The body of an order: some 20 KB, so that it fills more than one frame.
 pub fn order() -> Bytes {
@@ -20,4 +21,16 @@ pub fn orders(request: Request<Bytes>) -> Response<Bytes> {
         _ => StatusCode::NOT_FOUND,
     };
     response
+}
+
+/// Whether an order was taken.
+///
+/// # Errors
+///
+/// Any status but 201, in words.
+pub fn taken(status: StatusCode) -> Result<(), BoxError> {
+    match status {
+        StatusCode::CREATED => Ok(()),
+        other => Err(format!("the order was not taken: {other}").into()),
+    }
 }

@@ -9,12 +9,12 @@
 
 use std::process::ExitCode;
 
-use http::{Request, StatusCode};
+use http::Request;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use stage::{Stage, order, orders};
-use tower::{ServiceBuilder, ServiceExt};
+use stage::{Stage, order, orders, taken};
+use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_token::{BoxError, Origins, TokenLayer, Tokens};
 
 #[tokio::main]
@@ -32,14 +32,11 @@ async fn main() -> Result<ExitCode, BoxError> {
 
     // A request as you make it without a token. Its body is in memory, so a refused one is sent again as it is.
     let place_order = move || {
-        let (client, url) = (client.clone(), format!("{api}/orders"));
+        let (mut client, url) = (client.clone(), format!("{api}/orders"));
         async move {
             let request = Request::post(url).body(Full::new(order()))?;
-            let response = client.oneshot(request).await?;
-            match response.status() {
-                StatusCode::CREATED => Ok(()),
-                other => Err(BoxError::from(other.to_string())),
-            }
+            let response = client.ready().await?.call(request).await?;
+            taken(response.status())
         }
     };
     Ok(stage.run("hyper-util's Client", place_order).await)
