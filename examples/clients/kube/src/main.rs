@@ -11,7 +11,7 @@
 use std::process::ExitCode;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::client::{Body, ClientBuilder};
@@ -78,7 +78,7 @@ fn answer(request: Request<Bytes>) -> Response<Bytes> {
         (&Method::GET, CONFIG_MAPS) => {
             let items = [json!({"metadata": {"name": "orders", "namespace": "default"}})];
             let list = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {}, "items": items});
-            respond(StatusCode::OK, &list)
+            stage::json(StatusCode::OK, &list)
         }
         _ => failure(StatusCode::NOT_FOUND, "NotFound"),
     }
@@ -88,7 +88,7 @@ fn answer(request: Request<Bytes>) -> Response<Bytes> {
 fn create(body: &[u8]) -> Response<Bytes> {
     match serde_json::from_slice::<Value>(body) {
         Ok(created) if created["data"]["today"].as_str().map(str::as_bytes) == Some(&order()) => {
-            respond(StatusCode::CREATED, &created)
+            stage::json(StatusCode::CREATED, &created)
         }
         _ => failure(StatusCode::BAD_REQUEST, "BadRequest"),
     }
@@ -99,13 +99,5 @@ fn failure(code: StatusCode, reason: &str) -> Response<Bytes> {
         "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
         "message": "what arrived is not what was sent", "reason": reason, "code": code.as_u16(),
     });
-    respond(code, &status)
-}
-
-fn respond(status: StatusCode, body: &Value) -> Response<Bytes> {
-    let mut response = Response::new(body.to_string().into());
-    *response.status_mut() = status;
-    let json = header::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
+    stage::json(code, &status)
 }

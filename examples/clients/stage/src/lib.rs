@@ -25,7 +25,7 @@ use tower_token::oauth2::ClientCredentialsGrant;
 use tower_token::testkit::{Issuer, Server};
 
 pub use gate::Gate;
-pub use orders::{order, orders, taken};
+pub use orders::{json, order, orders, taken};
 use report::Report;
 
 const RUN: Duration = Duration::from_secs(5);

@@ -1,7 +1,9 @@
-//! An API for clients that bring none of their own.
+//! An API for clients that bring none of their own, and what those that do need for it.
+
+use std::fmt;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tower_token::BoxError;
 
 /// The body of an order: some 20 KB, so that it fills more than one frame.
@@ -33,4 +35,13 @@ pub fn taken(status: StatusCode) -> Result<(), BoxError> {
         StatusCode::CREATED => Ok(()),
         other => Err(format!("the order was not taken: {other}").into()),
     }
+}
+
+/// An answer in JSON, for servers that speak the API of some client.
+pub fn json(status: StatusCode, body: &impl fmt::Display) -> Response<Bytes> {
+    let mut response = Response::new(body.to_string().into());
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
 }
