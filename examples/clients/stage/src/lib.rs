@@ -8,6 +8,7 @@ mod gate;
 mod orders;
 mod report;
 mod server;
+mod shelf;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ use tower_token::testkit::{Issuer, Server};
 pub use gate::Gate;
 pub use orders::{json, order, orders, taken};
 use report::Report;
+pub use shelf::shelf;
 
 const RUN: Duration = Duration::from_secs(5);
 const CALLERS: usize = 8;
