@@ -274,6 +274,17 @@ where
     timeout(24 * HOUR, answer).await.expect("deadlock")
 }
 
+/// The first token is refused, the second is not; the caller sees only the end of it.
+pub(crate) async fn assert_replays_through<S>(client: S, api: &Api)
+where
+    S: Service<Request<String>, Response = Response<Page>, Error = BoxError>,
+{
+    let response = held(client, post("body".into())).await.unwrap();
+    assert_eq!((response.status(), nth(&response)), (StatusCode::OK, 2));
+    assert_eq!(api.tokens(), ["test-1", "test-2"]);
+    assert_eq!(api.each(|request| request.body().clone()), ["body", "body"]);
+}
+
 /// Lets every task run until it waits for time.
 pub(crate) async fn settle() {
     for _ in 0..50 {
