@@ -1,145 +1,112 @@
-//! What stands above the layer and what below it.
+//! What stands above the layer and what below it. Each order is composed and counted: what the API got, with
+//! which tokens, and how often the issuer was asked.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "flows/printed.rs"]
+mod printed;
 mod support;
 
+#[path = "layer_order/body.rs"]
+mod body;
+#[path = "layer_order/permit.rs"]
+mod permit;
+#[path = "layer_order/redirect.rs"]
+mod redirect;
+#[path = "layer_order/retry.rs"]
+mod retry;
+#[path = "layer_order/timeout.rs"]
+mod timeout;
+
 use http::{Request, Response, StatusCode};
-use tokio::time::{Instant, sleep};
-use tower::{BoxError, Service, ServiceBuilder};
+use tokio::time::Instant;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Layer, Service, ServiceBuilder};
+use tower_http::decompression::DecompressionLayer;
 use tower_http::follow_redirect::FollowRedirectLayer;
-use tower_token::TokenLayer;
+use tower_token::{Auto, Inject, TokenLayer, TokenService, Unauthorized};
 
-use support::{
-    Api, Page, SECOND, assert_replays_through, bearer, bearer_of, get, held, issuer, origins, page, refusal, send,
-};
+use body::{gzipping, text, trace, traced};
+use printed::Capture;
+use redirect::moved;
+use retry::{SERVER_ERRORS, unavailable};
+use support::{Api, Page, SECOND, bearer, bearer_of, get, issuer, origins, page, refusal, send};
 
-// ===== tower's middleware =====
+pub(crate) type Client = BoxCloneSyncService<Request<String>, Response<Page>, BoxError>;
 
-#[tokio::test(start_paused = true)]
-async fn between_buffers_of_one() {
-    let ((tokens, issuer), api) = (issuer(), Api::refusing(["test-1"]));
-    let client = ServiceBuilder::new()
-        .buffer(1)
-        .layer(TokenLayer::new(&tokens, origins()))
-        .buffer(1)
-        .service(api.clone());
-    assert_replays_through(client.clone(), &api).await;
-    let calls: Vec<_> = (0..100).map(|_| tokio::spawn(held(client.clone(), get()))).collect();
-    for call in calls {
-        assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::OK);
+/// A client with `other` above the token layer, or below it.
+pub(crate) fn stack<L, S, I>(above: bool, other: L, layer: TokenLayer<Auto, Unauthorized, I>, api: S) -> Client
+where
+    L: Layer<TokenService<S, Auto, Unauthorized, I>, Service: Composed> + Layer<S, Service: Composed>,
+    S: Composed,
+    I: Inject,
+{
+    match above {
+        true => Client::new(other.layer(layer.layer(api))),
+        false => Client::new(layer.layer(other.layer(api))),
     }
-    assert_eq!(issuer.fetches(), 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn with_limits_above_and_below() {
-    let ((tokens, issuer), api) = (issuer(), Api::refusing(["test-1"]));
-    let client = ServiceBuilder::new()
-        .concurrency_limit(3)
-        .layer(TokenLayer::new(&tokens, origins()))
-        .concurrency_limit(1)
-        .service(api.clone());
-    assert_replays_through(client.clone(), &api).await;
-    let calls: Vec<_> = (0..100).map(|_| tokio::spawn(held(client.clone(), get()))).collect();
-    for call in calls {
-        assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::OK);
-    }
-    assert_eq!(issuer.fetches(), 2);
+/// What every service in such a client is.
+pub(crate) trait Composed:
+    Service<Request<String>, Response = Response<Page>, Error = BoxError, Future: Send> + Clone + Send + Sync + 'static
+{
 }
 
+impl<S> Composed for S
+where
+    S: Service<Request<String>, Response = Response<Page>, Error = BoxError, Future: Send>,
+    S: Clone + Send + Sync + 'static,
+{
+}
+
+/// As the README has it. A redirect, a refusal of what it leads to, and a 503 to the replay.
 #[tokio::test(start_paused = true)]
-async fn with_a_timeout_above_that_counts_everything_and_one_below_that_counts_each_attempt() {
-    let (tokens, _) = issuer();
-    let api = Api::taking(2 * SECOND, |_, head| match bearer(head) {
-        Some("test-1") => refusal(),
+async fn a_stack_of_everything() {
+    let log = Capture::begin();
+    let (tokens, issuer) = issuer();
+    let api = Api::taking(SECOND / 2, |nth, head| match (head.uri.path(), bearer(head)) {
+        ("/me", _) => moved("/you"),
+        (_, Some("test-1")) => refusal(),
+        _ if nth == 3 => unavailable(),
         _ => page("welcome"),
     });
-    // A token, an attempt, a token, an attempt: 6 s, of which no attempt takes more than 2.
     let client = ServiceBuilder::new()
-        .timeout(7 * SECOND)
-        .layer(TokenLayer::new(&tokens, origins()))
-        .timeout(3 * SECOND)
-        .service(api.clone());
-    let began = Instant::now();
-    assert_replays_through(client, &api).await;
-    assert_eq!(began.elapsed(), 6 * SECOND);
-
-    let client = ServiceBuilder::new()
-        .timeout(SECOND)
-        .layer(TokenLayer::new(&tokens, origins()))
-        .service(api.clone());
-    let error = send(&client, get()).await.unwrap_err();
-    assert!(error.is::<tower::timeout::error::Elapsed>());
-    let client = ServiceBuilder::new()
-        .layer(TokenLayer::new(&tokens, origins()))
-        .timeout(SECOND)
-        .service(api);
-    let error = send(&client, get()).await.unwrap_err();
-    assert!(
-        error.is::<tower::timeout::error::Elapsed>(),
-        "the inner service's error came wrapped: {error:?}"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn with_load_shed_above_and_below() {
-    let ((tokens, _), api) = (issuer(), ready_api());
-    let client = ServiceBuilder::new()
-        .load_shed()
-        .layer(TokenLayer::new(&tokens, origins()))
-        .load_shed()
-        .concurrency_limit(1)
-        .service(api.clone());
-    let response = send(&client, get()).await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
-    // While one is out, another is shed, and its error is the one that load_shed made.
-    let mut slow = get();
-    *slow.uri_mut() = "https://api.example.com/slow".parse().unwrap();
-    let slow = tokio::spawn(held(client.clone(), slow));
-    sleep(SECOND / 2).await;
-    let error = send(&client, get()).await.unwrap_err();
-    assert!(error.is::<tower::load_shed::error::Overloaded>());
-    assert_eq!(slow.await.unwrap().unwrap().status(), StatusCode::OK);
-    send(&client, get()).await.unwrap();
-}
-
-/// Always ready, unlike [`Api`]: `load_shed` sheds what is not ready at the first poll.
-fn ready_api() -> impl Service<Request<String>, Response = Response<Page>, Error = BoxError, Future: Send> + Clone + Send
-{
-    tower::service_fn(|request: Request<String>| async move {
-        if request.uri().path() == "/slow" {
-            sleep(SECOND).await;
-        }
-        Ok(match bearer_of(request.headers()) {
-            Some("test-1") => refusal(),
-            _ => page("welcome"),
-        })
-    })
-}
-
-// ===== Redirects =====
-
-#[tokio::test(start_paused = true)]
-async fn below_follow_redirect_the_token_stays_with_its_origin() {
-    let (tokens, _) = issuer();
-    let api = Api::answering(|_, head| match (head.uri.host(), head.uri.path()) {
-        (Some("api.example.com"), "/me") => moved("https://api.example.com/you"),
-        (Some("api.example.com"), _) => moved("https://evil.example.com/"),
-        _ => refusal(),
-    });
-    let client = ServiceBuilder::new()
+        .timeout(10 * SECOND)
+        .layer(trace())
+        .retry(SERVER_ERRORS)
+        .layer(DecompressionLayer::new())
         .layer(FollowRedirectLayer::new())
         .layer(TokenLayer::new(&tokens, origins()))
-        .service(api.clone());
-    assert_eq!(send(&client, get()).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(api.tokens(), ["test-1", "test-1", "-"]);
-}
-
-fn moved(to: &str) -> Response<Page> {
-    Response::builder()
-        .status(307)
-        .header("location", to)
-        .body("".into())
-        .unwrap()
+        .layer(trace())
+        .concurrency_limit(1)
+        .buffer(1)
+        .timeout(SECOND)
+        .service(gzipping(&api));
+    let began = Instant::now();
+    let answer = send(&client, get()).await.unwrap();
+    assert_eq!(
+        (answer.status(), text(answer.into_body()).await),
+        (StatusCode::OK, "welcome".into())
+    );
+    // Two tokens of a second each, five attempts of half a second, and five seconds before the retry.
+    assert_eq!(began.elapsed(), 9 * SECOND + SECOND / 2);
+    let sent = api.each(|request| {
+        (
+            request.uri().path().to_owned(),
+            bearer_of(request.headers()).unwrap().to_owned(),
+        )
+    });
+    let sent: Vec<_> = sent
+        .iter()
+        .map(|(path, token)| (path.as_str(), token.as_str()))
+        .collect();
+    let (first, retried) = (
+        [("/me", "test-1"), ("/you", "test-1"), ("/you", "test-2")],
+        [("/me", "test-2"), ("/you", "test-2")],
+    );
+    assert_eq!(sent, [&first[..], &retried].concat());
+    assert_eq!(issuer.fetches(), 2);
+    let (requests, _) = traced(&log);
+    assert_eq!(requests, 1 + sent.len());
 }
