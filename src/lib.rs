@@ -18,6 +18,11 @@ mod document;
 mod error;
 mod event;
 mod future;
+// For documentation only: `use tower_token::guide` compiles nowhere, so that no page is a promise of the API. clap and
+// winnow have a feature for that, which their users can turn on too; arc-swap has such pages always. `full`, because
+// they link to what it brings.
+#[cfg(all(feature = "full", any(doc, doctest)))]
+pub mod guide;
 mod inject;
 mod layer;
 mod lifetime;
