@@ -1,4 +1,7 @@
-// The README is the documentation; its snippets need these features.
+// The README is the documentation. Of two definitions of a link the first counts: here its pages lead to the modules
+// that they are, where it is read as a file to the files.
+#![cfg_attr(feature = "full", doc = include_str!("guide/links.md"))]
+// Its snippets need these features.
 #![cfg_attr(all(feature = "config", feature = "tracing", feature = "metrics"), doc = include_str!("../README.md"))]
 #![cfg_attr(
     not(all(feature = "config", feature = "tracing", feature = "metrics")),
