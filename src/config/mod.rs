@@ -180,23 +180,41 @@ fn below(at: &str, field: &str) -> String {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Policy {
-    /// [`RefreshPolicy::refresh_before`].
+    /// The advisory window: renewed in the background this long before expiry.
+    ///
+    /// See [`RefreshPolicy::refresh_before`].
     pub refresh_before: Option<Span>,
-    /// [`RefreshPolicy::require_before`].
+    /// The mandatory window: all requests wait for a new token this long before expiry.
+    ///
+    /// See [`RefreshPolicy::require_before`].
     pub require_before: Option<Span>,
-    /// [`RefreshPolicy::fetch_timeout`].
+    /// How long one exchange with the issuer may take. Default: `30s`.
+    ///
+    /// See [`RefreshPolicy::fetch_timeout`].
     pub fetch_timeout: Option<Span>,
-    /// [`RefreshPolicy::min_interval`].
+    /// The shortest time between a failure, a refusal or a repeated token and the next fetch. Default: `1s`.
+    ///
+    /// See [`RefreshPolicy::min_interval`].
     pub min_interval: Option<Span>,
-    /// [`RefreshPolicy::jitter`].
+    /// Renewed up to this share of the life earlier, from 0.0 to 0.5. Default: 0.1.
+    ///
+    /// See [`RefreshPolicy::jitter`].
     pub jitter: Option<f64>,
-    /// [`RefreshPolicy::keep_alive`].
+    /// Whether it is renewed without traffic. Default: what the provider says.
+    ///
+    /// See [`RefreshPolicy::keep_alive`].
     pub keep_alive: Option<bool>,
-    /// [`RefreshPolicy::assumed_life`].
+    /// The life of a token whose issuer names none. Default: `5m`.
+    ///
+    /// See [`RefreshPolicy::assumed_life`].
     pub assumed_life: Option<Span>,
-    /// [`RefreshPolicy::max_waiters`].
+    /// How many callers may wait for one fetch at once. Default: 65536.
+    ///
+    /// See [`RefreshPolicy::max_waiters`].
     pub max_waiters: Option<usize>,
-    /// [`RefreshPolicy::static_stability`].
+    /// How long past its expiry it is sent when no newer one can be had. Default: never.
+    ///
+    /// See [`RefreshPolicy::static_stability`].
     pub static_stability: Option<Span>,
 }
 
@@ -243,13 +261,13 @@ pub enum Store {
     /// In a file of this machine.
     #[non_exhaustive]
     File {
-        /// Relative to the document.
+        /// Where it lies, relative to the document.
         path: String,
     },
     /// In Redis, for a fleet.
     #[non_exhaustive]
     Redis {
-        /// `redis://127.0.0.1:6379`.
+        /// The server: `redis://127.0.0.1:6379`.
         url: Source,
         /// The key that it stands under.
         key: String,

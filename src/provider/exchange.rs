@@ -30,13 +30,29 @@ use crate::token::Secret;
 /// It must not go through the layer that waits for the provider's token. Clones share the service;
 /// every request gets a clone of it, polled ready first. Redirects are not followed, unless the
 /// service does so itself, which it should not: a token request carries credentials.
+///
+/// Strategies take one with their method `client`. Mostly the service itself is written there; this type is for one that
+/// several strategies share, or whose type of request body is not known from elsewhere:
+///
+/// ```
+/// # #[cfg(feature = "testkit")] {
+/// use bytes::Bytes;
+/// use http_body_util::Full;
+/// use tower_token::{TokenClient, oauth2::ClientCredentialsGrant, testkit::Issuer};
+///
+/// let issuer = Issuer::new();
+/// let grant = ClientCredentialsGrant::new("https://login.example.com/token", issuer.client_id())
+///     .client_secret(issuer.client_secret())
+///     .client(TokenClient::new::<_, Full<Bytes>, _>(issuer.service()));
+/// # let _ = grant; }
+/// ```
 #[derive(Clone)]
 pub struct TokenClient {
     exchange: Arc<dyn Exchange>,
 }
 
 impl TokenClient {
-    /// Sends token requests through `service`. Request bodies are made from [`Bytes`].
+    /// Sends token requests through `service`. Request bodies are made from [`Bytes`]; of an answer 1 MiB is read at most.
     pub fn new<S, B, RB>(service: S) -> Self
     where
         S: Service<http::Request<B>, Response = http::Response<RB>> + Clone + Send + 'static,

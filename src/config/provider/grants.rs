@@ -9,17 +9,17 @@ use crate::document::Source;
 use crate::provider::{IfLost, oauth2};
 use crate::tokens::TokensBuilder;
 
-/// How the client tells the issuer who it is; see [`oauth2::ClientAuth`](crate::oauth2::ClientAuth).
+/// How the program tells the issuer who it is: `"basic"`, `"post"`, `"none"`. See [`oauth2::ClientAuth`](crate::oauth2::ClientAuth).
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ClientAuth {
-    /// In the `Authorization` header.
+    /// Id and secret in the `Authorization` header.
     Basic,
-    /// In the body.
+    /// Id and secret in the body.
     Post,
-    /// Not at all: a public client.
+    /// The id alone: a public client.
     None,
 }
 
@@ -36,23 +36,23 @@ impl From<ClientAuth> for oauth2::ClientAuth {
 fields! {
     /// `oauth2.refresh_token`: trades a refresh token for the next token.
     RefreshToken {
-        /// The issuer's token endpoint. Required.
+        /// The issuer's token endpoint: https, or http on loopback. Required.
         token_url: String,
-        /// Required.
+        /// The program's id at the issuer. Required.
         client_id: String,
-        /// Default: none, a public client.
+        /// The program's secret at the issuer. Default: none, a public client.
         client_secret: Option<Source>,
-        /// Default: `basic` with a secret, else `none`.
+        /// How id and secret are sent. Default: `basic` with a secret, else `none`.
         client_auth: Option<ClientAuth>,
-        /// The first one. Required.
+        /// The first refresh token. Required.
         refresh_token: Option<Source>,
-        /// Separated by spaces.
+        /// What the token shall be good for, separated by spaces. Default: what the issuer grants unasked.
         scope: Option<String>,
-        /// RFC 8707.
+        /// The APIs that the token shall be good for, as absolute URIs (RFC 8707): one or several.
         resource: List,
-        /// Where an issuer asks for that instead.
+        /// The `audience` that some issuers ask for where RFC 8707 has `resource`.
         audience: Option<String>,
-        /// More parameters, as an issuer's manual has them.
+        /// More parameters of the request, as an issuer's manual has them.
         extra: BTreeMap<String, Source>,
         /// What may be done when an answer was lost. Default: `once`.
         replay: Option<IfLost>,
@@ -62,21 +62,21 @@ fields! {
 fields! {
     /// `oauth2.client_credentials`: a token in the program's own name.
     ClientCredentials {
-        /// The issuer's token endpoint. Required.
+        /// The issuer's token endpoint: https, or http on loopback. Required.
         token_url: String,
-        /// Required.
+        /// The program's id at the issuer. Required.
         client_id: String,
-        /// Default: none, a public client.
+        /// The program's secret at the issuer. Default: none, a public client.
         client_secret: Option<Source>,
-        /// Default: `basic` with a secret, else `none`.
+        /// How id and secret are sent. Default: `basic` with a secret, else `none`.
         client_auth: Option<ClientAuth>,
-        /// Separated by spaces.
+        /// What the token shall be good for, separated by spaces. Default: what the issuer grants unasked.
         scope: Option<String>,
-        /// RFC 8707.
+        /// The APIs that the token shall be good for, as absolute URIs (RFC 8707): one or several.
         resource: List,
-        /// Where an issuer asks for that instead.
+        /// The `audience` that some issuers ask for where RFC 8707 has `resource`.
         audience: Option<String>,
-        /// More parameters, as an issuer's manual has them.
+        /// More parameters of the request, as an issuer's manual has them.
         extra: BTreeMap<String, Source>,
         /// What may be done when an answer was lost. Default: `idempotent`.
         replay: Option<IfLost>,

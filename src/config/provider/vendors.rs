@@ -15,21 +15,21 @@ use crate::tokens::TokensBuilder;
 fields! {
     /// `alibaba.weboffice`: the pair behind an IMM document. It may lack the pair where `generate` is there.
     Weboffice {
-        /// `https://imm.{region}.aliyuncs.com`. Required.
+        /// Where IMM is: `https://imm.{region}.aliyuncs.com`. Required.
         endpoint: String,
-        /// Required.
+        /// The name of the IMM project. Required.
         project_name: String,
-        /// Required.
+        /// The id of the key that requests are signed with. Required.
         access_key_id: Option<Source>,
-        /// Required.
+        /// Its secret. Required.
         access_key_secret: Option<Source>,
-        /// Of temporary keys (STS).
+        /// The security token of temporary keys (STS). Default: none, the key is permanent.
         security_token: Option<Source>,
-        /// An object, or a text that is sent as it stands.
+        /// `CredentialConfig` of both operations: an object, or a text that is sent as it stands. Default: none.
         credential_config: Option<Value>,
-        /// The pair to begin with.
+        /// The access token to begin with. Default: none, so that a pair is generated.
         access_token: Option<Source>,
-        /// The pair to begin with.
+        /// The refresh token that belongs to it.
         refresh_token: Option<Source>,
         /// When the access token dies, as RFC 3339. Default: 30 minutes after the start.
         expires_at: Option<String>,
@@ -45,10 +45,10 @@ fields! {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[non_exhaustive]
 pub struct Generate {
-    /// `oss://{bucket}/{object}`.
+    /// The document: `oss://{bucket}/{object}`.
     #[serde(default)]
     pub source_uri: String,
-    /// `Permission`, `User`, `Watermark`: an object goes as one JSON text.
+    /// More parameters: `Permission`, `User`, `Watermark`. An object goes as one JSON text.
     #[serde(flatten)]
     pub parameters: BTreeMap<String, Value>,
 }
@@ -124,25 +124,25 @@ impl Weboffice {
 fields! {
     /// `alibaba.login`: the login token of a WUYING user. It may lack the token where `keep_alive_token` is there.
     WuyingLogin {
-        /// Default: `https://ecd.{region_id}.aliyuncs.com`.
+        /// Where ECD is. Default: `https://ecd.{region_id}.aliyuncs.com`.
         endpoint: Option<String>,
-        /// Required.
+        /// The region of the desktops: `cn-hangzhou`. Required.
         region_id: String,
-        /// The one that signed in. Required.
+        /// The client that signed in. Required.
         client_id: String,
-        /// Required.
+        /// The user who signed in. Required.
         end_user_id: String,
-        /// `cn-shanghai+dir-1`.
+        /// The office site or directory of the session: `cn-shanghai+dir-1`. Default: not sent.
         office_site_id: Option<String>,
-        /// What `GetLoginToken` returned.
+        /// The session, as `GetLoginToken` returned it. Default: not sent.
         session_id: Option<Source>,
-        /// The token to begin with.
+        /// The login token to begin with. Default: none, so that one is had with the `keep_alive_token`.
         login_token: Option<Source>,
-        /// How long one lives. Default: `15m`.
+        /// How long a login token lives, because no answer says it. Default: `15m`.
         lifetime: Option<Span>,
-        /// Signs in again without a password.
+        /// Signs in again without a password when the login token is dead. Default: none, so that it takes a person.
         keep_alive_token: Option<Source>,
-        /// Keys to sign requests with. Default: they are anonymous.
+        /// The key to sign requests with. Default: they are anonymous.
         sign: Option<Keys>,
         /// What may be done when an answer was lost. Default: `once`.
         replay: Option<IfLost>,
@@ -187,25 +187,25 @@ impl WuyingLogin {
 fields! {
     /// `tencent.smh`: the token of a Smart Media Hosting library.
     Smh {
-        /// The library's own domain. Required.
+        /// The library's own domain: `https://{..}.api.tencentsmh.cn`. Required.
         endpoint: String,
-        /// Required.
+        /// The id of the library. Required.
         library_id: String,
         /// What tokens are generated with. Required, unless there is an `access_token`.
         library_secret: Option<Source>,
-        /// The token to begin with.
+        /// The token to begin with. Default: none, so that the first is generated.
         access_token: Option<Source>,
         /// How long tokens shall live; what is answered counts. Default: the service's, `24h`.
         period: Option<Span>,
-        /// One or several.
+        /// The spaces that the token is good for: one or several. Default: not said.
         space_id: List,
-        /// On whose behalf.
+        /// The user on whose behalf. Default: not said.
         user_id: Option<String>,
-        /// One or several: `admin`, `upload_file`.
+        /// What the token may do: `admin`, `upload_file`; one or several. Default: to read.
         grant: List,
-        /// As the API has it.
+        /// `client_id` of the request, as the API has it. Default: not sent.
         client_id: Option<String>,
-        /// As the API has it.
+        /// `session_id` of the request, as the API has it. Default: not sent.
         session_id: Option<Source>,
         /// What may be done when an answer was lost. Default: `idempotent`.
         replay: Option<IfLost>,
@@ -242,19 +242,19 @@ impl Smh {
 }
 
 fields! {
-    /// `huawei.oneaccess`: the token of a person who signed in at OneAccess.
+    /// `huawei.oneaccess`: the token of a person who signed in at `OneAccess`.
     Huawei {
-        /// The instance's own domain. Required.
+        /// The instance's own domain: `https://{..}.huaweioneaccess.com`. Required.
         endpoint: String,
-        /// Required.
+        /// The id of the application. Required.
         client_id: String,
-        /// Required.
+        /// The application's secret. Required.
         client_secret: Option<Source>,
-        /// The first one. Required, unless there is a `code`.
+        /// The first refresh token. Required, unless there is a `code`.
         refresh_token: Option<Source>,
-        /// An authorization code, exchanged where there is no refresh token.
+        /// An authorization code, good for one use: exchanged where there is no refresh token.
         code: Option<Source>,
-        /// What the code was asked for with.
+        /// The redirect URI that the code was asked for with. Default: not sent.
         redirect_uri: Option<String>,
         /// What may be done when an answer was lost. Default: `once`.
         replay: Option<IfLost>,
@@ -288,13 +288,13 @@ impl Huawei {
 }
 
 fields! {
-    /// `huawei.tenant`: the token of a OneAccess application itself.
+    /// `huawei.tenant`: the token of a `OneAccess` application itself.
     HuaweiTenant {
-        /// The instance's own domain. Required.
+        /// The instance's own domain: `https://{..}.huaweioneaccess.com`. Required.
         endpoint: String,
-        /// Required.
+        /// The id of the application. Required.
         client_id: String,
-        /// Required.
+        /// The application's secret. Required.
         client_secret: Option<Source>,
         /// What may be done when an answer was lost. Default: `idempotent`.
         replay: Option<IfLost>,

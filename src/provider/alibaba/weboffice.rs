@@ -83,6 +83,8 @@ const DOCUMENT: &str = concat!(
 impl Weboffice {
     /// Pairs of the project `project_name`; `endpoint` is `https://imm.{region}.aliyuncs.com`, or
     /// `https://imm-vpc.{region}.aliyuncs.com` from within a VPC.
+    ///
+    /// What is wrong with these or other fields is said when [`Tokens`](crate::Tokens) are made from it.
     pub fn new(endpoint: impl Into<String>, project_name: impl Into<String>) -> Self {
         let (url, project_name) = (endpoint.into(), project_name.into());
         let mut endpoint = Endpoint::vendor(DOCUMENT, &url);

@@ -107,7 +107,8 @@ const DOCUMENT: &str = concat!(
 impl WuyingLogin {
     /// The session of `end_user_id` at the client `client_id`, which has to be the one that signed in.
     ///
-    /// Asked is `https://ecd.{region_id}.aliyuncs.com`.
+    /// Asked is `https://ecd.{region_id}.aliyuncs.com`. What is wrong with these or other fields is said when
+    /// [`Tokens`](crate::Tokens) are made from it.
     pub fn new(region_id: impl Into<String>, client_id: impl Into<String>, end_user_id: impl Into<String>) -> Self {
         let (region_id, client_id, end_user_id) = (region_id.into(), client_id.into(), end_user_id.into());
         let url = Self::address(&region_id);
@@ -129,7 +130,7 @@ impl WuyingLogin {
         format!("https://ecd.{region_id}.aliyuncs.com")
     }
 
-    /// Another address than the region's own.
+    /// Another address than the region's own, https or on loopback. Default: `https://ecd.{region_id}.aliyuncs.com`.
     #[must_use]
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.url = url.into();
@@ -212,7 +213,7 @@ impl WuyingLogin {
         Query::new("LoginToken")
     }
 
-    /// How they refuse it: a `Code` that names the login token, or a 401.
+    /// How they refuse it: a `Code` that names the login token with a 400, 403 or 404, or a 401.
     #[allow(clippy::expect_used, reason = "constants that a test reads")]
     pub fn refused() -> BodyCode {
         // None is published. These say it in the gateway's usual forms.

@@ -3,7 +3,7 @@
 //! An API that hands out tokens is four decisions: how the request is written, how it is signed, where
 //! the answer's fields are, what its errors mean. They are a JSON document here, so that one more API is
 //! one more document; the vendors that ship with this crate are such documents. `examples/vendors` has more:
-//! WeChat, Feishu, Vault and GitHub Apps.
+//! `wechat.json`, `feishu.json`, `vault.json` and `github_app.json`.
 //!
 //! ```json
 //! { "type": "endpoint",
@@ -29,8 +29,9 @@
 //! | a name in `vars` | as configured: a text, `{"env": "NAME"}`, `{"file": "path"}` |
 //! | `{nonce}`, `{timestamp}` | 32 hexadecimal digits and the time (`2026-11-21T10:17:45Z`), new on every attempt |
 //!
-//! Secrets are read once, when the endpoint is made. A parameter that is nothing but a placeholder without a value is left out. `access_token`, `refresh_token`
-//! and what the request lists in `needs` never are: without them it cannot be made.
+//! Secrets are read once, when the endpoint is made. A parameter that is nothing but a placeholder without a value is
+//! left out. `access_token`, `refresh_token` and what the request lists in `needs` never are: without them it cannot be
+//! made.
 //!
 //! # Signatures
 //!
@@ -125,7 +126,8 @@ pub(super) use self::sign::Signer;
 #[cfg(any(feature = "alibaba", feature = "tencent", feature = "huawei"))]
 pub(super) use self::vendor::{as_endpoint, vendor_methods};
 
-/// A token endpoint as a document describes it. See [`Endpoint`].
+/// A token endpoint as a document describes it, for documents that hold more than one: [`into_endpoint`](Self::into_endpoint)
+/// makes an [`Endpoint`] of it. Its form is on the [module's own page](self).
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[serde(deny_unknown_fields)]

@@ -25,7 +25,7 @@ pub(super) enum Sign {
     Rpc(Keys),
 }
 
-/// An access key of Alibaba Cloud.
+/// An access key of Alibaba Cloud, which requests are signed with.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
 #[serde(deny_unknown_fields)]
@@ -35,7 +35,7 @@ pub struct Keys {
     pub access_key_id: Source,
     /// Its secret.
     pub access_key_secret: Source,
-    /// Of temporary keys (STS).
+    /// The security token of temporary keys (STS). Default: none, the key is permanent.
     pub security_token: Option<Source>,
 }
 

@@ -1,4 +1,4 @@
-//! Huawei OneAccess: tokens of [a person](OneAccess) and of [an application](Tenant).
+//! Huawei `OneAccess`: tokens of [a person](OneAccess) and of [an application](Tenant).
 //!
 //! Client and secret travel in the form; nothing else is documented to work. Errors come in two shapes,
 //! `error` with `error_description` and `error_code` with `error_msg`, and both are read.
@@ -16,7 +16,7 @@ mod tenant;
 pub use one_access::OneAccess;
 pub use tenant::Tenant;
 
-/// What errors mean. Source: OneAccess "IssueOAuthAccessToken", "RenewOAuthToken", "ShowAuthToken"; RFC 6749 §5.2.
+/// What errors mean. Source: `OneAccess`, `IssueOAuthAccessToken`, `RenewOAuthToken`, `ShowAuthToken`; RFC 6749 §5.2.
 macro_rules! errors {
     () => {
         r#"{

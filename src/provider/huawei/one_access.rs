@@ -8,10 +8,10 @@ use crate::provider::endpoint::{Endpoint, as_endpoint, vendor_methods};
 use crate::provider::{FetchContext, IfLost, TokenProvider};
 use crate::token::Token;
 
-/// Access tokens for a person who signed in at Huawei OneAccess (`POST /api/v1/oauth2/token`).
+/// Access tokens for a person who signed in at Huawei `OneAccess` (`POST /api/v1/oauth2/token`).
 ///
 /// Renewed with a refresh token, which the answer may replace; one that does not keeps the last. An
-/// application's refresh tokens are switched off by default in OneAccess: then the token that the
+/// application's refresh tokens are switched off by default in `OneAccess`: then the token that the
 /// [`code`](Self::code) brought is the only one, and a person has to sign in again when it is over.
 ///
 /// A token lives as long as `expires_in` says (2 hours, unless the instance is set otherwise), a number or one in a text.
@@ -30,7 +30,7 @@ use crate::token::Token;
 /// # Ok::<(), tower_token::Error>(())
 /// ```
 ///
-/// Source: OneAccess `IssueOAuthAccessToken`, `RenewOAuthToken`.
+/// Source: `OneAccess`, `IssueOAuthAccessToken`, `RenewOAuthToken`.
 #[derive(Clone)]
 pub struct OneAccess {
     endpoint: Endpoint,
@@ -72,7 +72,9 @@ const DOCUMENT: &str = concat!(
 );
 
 impl OneAccess {
-    /// Asks the instance's own domain `endpoint`, as the application `client_id`.
+    /// Asks the instance's own domain `endpoint` (`https://{..}.huaweioneaccess.com`), as the application `client_id`.
+    ///
+    /// What is wrong with these or other fields is said when [`Tokens`](crate::Tokens) are made from it.
     pub fn new(endpoint: impl Into<String>, client_id: impl Into<String>) -> Self {
         let (url, client_id) = (endpoint.into(), client_id.into());
         let mut endpoint = Endpoint::vendor(DOCUMENT, &url);
@@ -84,7 +86,7 @@ impl OneAccess {
         }
     }
 
-    /// The application's secret.
+    /// The application's secret. Default: none, which is an error.
     #[must_use]
     pub fn client_secret(mut self, secret: impl Into<String>) -> Self {
         self.endpoint.set_secret("client_secret", &secret.into());

@@ -21,7 +21,7 @@ use crate::token::Token;
 /// # Ok::<(), tower_token::Error>(())
 /// ```
 ///
-/// Source: OneAccess `ShowAuthToken`.
+/// Source: `OneAccess`, `ShowAuthToken`.
 #[derive(Clone)]
 pub struct Tenant {
     endpoint: Endpoint,
@@ -46,7 +46,9 @@ const DOCUMENT: &str = concat!(
 );
 
 impl Tenant {
-    /// Asks the instance's own domain `endpoint`, as the application `client_id`.
+    /// Asks the instance's own domain `endpoint` (`https://{..}.huaweioneaccess.com`), as the application `client_id`.
+    ///
+    /// What is wrong with these or other fields is said when [`Tokens`](crate::Tokens) are made from it.
     pub fn new(endpoint: impl Into<String>, client_id: impl Into<String>) -> Self {
         let (url, client_id) = (endpoint.into(), client_id.into());
         let mut endpoint = Endpoint::vendor(DOCUMENT, &url);
@@ -58,7 +60,7 @@ impl Tenant {
         }
     }
 
-    /// The application's secret.
+    /// The application's secret. Default: none, which is an error.
     #[must_use]
     pub fn client_secret(mut self, secret: impl Into<String>) -> Self {
         self.endpoint.set_secret("client_secret", &secret.into());

@@ -58,7 +58,7 @@ macro_rules! endpoint_methods {
             self
         }
 
-        /// One more API that the token shall be good for: an absolute URI without a fragment.
+        /// One more API that the token shall be good for: an absolute URI without a fragment. Default: none.
         ///
         /// Source: RFC 8707 §2.
         #[must_use]
@@ -67,15 +67,15 @@ macro_rules! endpoint_methods {
             self
         }
 
-        /// The `audience` that some issuers ask for where RFC 8707 has [`resource`](Self::resource).
+        /// The `audience` that some issuers ask for where RFC 8707 has [`resource`](Self::resource). Default: none.
         #[must_use]
         pub fn audience(mut self, audience: impl Into<String>) -> Self {
             self.endpoint.audience = Some(audience.into());
             self
         }
 
-        /// One more parameter of the request, as an issuer's manual has it. A value of eight bytes or more is
-        /// treated as a secret.
+        /// One more parameter of the request, as an issuer's manual has it. Default: none. A value of eight bytes or
+        /// more is treated as a secret.
         #[must_use]
         pub fn extra(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
             self.endpoint

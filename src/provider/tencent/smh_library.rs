@@ -86,6 +86,8 @@ const DOCUMENT: &str = r#"{
 
 impl SmhLibrary {
     /// Tokens of the library `library_id`; `endpoint` is its own domain, `https://{..}.api.tencentsmh.cn`.
+    ///
+    /// What is wrong with these or other fields is said when [`Tokens`](crate::Tokens) are made from it.
     pub fn new(endpoint: impl Into<String>, library_id: impl Into<String>) -> Self {
         let (url, library_id) = (endpoint.into(), library_id.into());
         let mut endpoint = Endpoint::vendor(DOCUMENT, &url);
@@ -123,14 +125,14 @@ impl SmhLibrary {
         self
     }
 
-    /// The spaces that the token is good for. Default: not said.
+    /// The ids of the spaces that the token is good for. Default: not said.
     #[must_use]
     pub fn space_id<T: Into<String>>(mut self, ids: impl IntoIterator<Item = T>) -> Self {
         self.endpoint.set("space_id", &joined(ids));
         self
     }
 
-    /// On whose behalf. Default: not said.
+    /// The id of the user on whose behalf it is. Default: not said.
     #[must_use]
     pub fn user_id(mut self, id: impl Into<String>) -> Self {
         self.endpoint.set("user_id", &id.into());
