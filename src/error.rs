@@ -20,7 +20,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// Why a request has no token, or why something was not built. Cheap to clone: all waiters share one.
 ///
 /// The layer's service has [`BoxError`] as its error, so that the inner service's own error passes
-/// through as it is; [`Error::find`] tells ours from theirs.
+/// through as it is; [`Error::find`] tells ours from theirs. What to do about which, the guide
+/// [says](crate::guide::get_a_token#errors).
 #[derive(Clone)]
 pub struct Error {
     kind: Arc<Kind>,
@@ -199,7 +200,8 @@ pub(crate) enum Kind {
     BodyLost,
 }
 
-/// What is wrong with a configuration: every field, with what would be right.
+/// What is wrong with a configuration: every field, with what would be right. A provider fills it in its
+/// [`check`](crate::TokenProvider::check).
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     found: Vec<(Cow<'static, str>, Cow<'static, str>)>,
@@ -280,16 +282,18 @@ pub enum Class {
     Terminal,
     /// It may work later: network, 5xx, malformed answers. Backoff of 1 s, doubled up to 120 s.
     Transient,
-    /// The issuer asked for patience.
+    /// The issuer asked for patience, and gets it. Where it did not say how much, the backoff is that of
+    /// [`Transient`](Self::Transient).
     Throttled {
         /// How long, where it said so (capped at 1 hour). To callers: until the next attempt.
         retry_after: Option<Duration>,
     },
-    /// A person has to act.
+    /// A person has to act. Probed as [`Terminal`](Self::Terminal) is.
     NeedsInteraction,
-    /// The program is configured wrongly.
+    /// The program is configured wrongly. Probed as [`Terminal`](Self::Terminal) is.
     Config,
-    /// A one-time credential was presented and the answer was lost, so nobody knows whether it is spent.
+    /// A one-time credential was presented and the answer was lost, so nobody knows whether it is spent. What follows
+    /// is the provider's [`IfLost`](crate::IfLost): by default one presentation a minute.
     Ambiguous,
 }
 
@@ -316,7 +320,8 @@ impl fmt::Display for Class {
     }
 }
 
-/// Why a provider brought no token.
+/// Why a provider brought no token. What each class leads to stands at [`Class`], and in the guide's page on
+/// [writing a provider](crate::guide::write_a_provider#what-to-answer).
 ///
 /// ```
 /// use tower_token::FetchError;

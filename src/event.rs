@@ -23,7 +23,8 @@ pub use metered::Metered;
 #[cfg(feature = "tracing")]
 pub use traced::Traced;
 
-/// Something that happened to a token.
+/// Something that happened to a token. What each means in operation, and what to alert on, the guide
+/// [says](crate::guide::watch_it_in_production).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {

@@ -14,25 +14,24 @@
 //! Each page can be read alone. The README says [what happens when](crate#what-happens-when), and in which
 //! [order layers](crate#order-of-layers) stand.
 //!
-//! There is no code in here. The pages are made by feature `full`, as docs.rs has it, because they use all of it.
+//! There is no code in here. The pages are made with feature `full`, as docs.rs has it, because they use all of it.
 
-#[doc = include_str!("guide/get_a_token.md")]
-pub mod get_a_token {}
+/// One page. Without the features that it uses and links to there is only its name.
+macro_rules! page {
+    ($name:ident, $text:literal) => {
+        #[cfg_attr(feature = "full", doc = include_str!($text))]
+        #[cfg_attr(
+            not(feature = "full"),
+            doc = "A page of the guide; it is made with feature `full`."
+        )]
+        pub mod $name {}
+    };
+}
 
-#[doc = include_str!("guide/share_it.md")]
-pub mod share_it {}
-
-#[doc = include_str!("guide/test_your_service.md")]
-pub mod test_your_service {}
-
-#[doc = include_str!("guide/watch_it_in_production.md")]
-pub mod watch_it_in_production {}
-
-#[doc = include_str!("guide/write_a_provider.md")]
-pub mod write_a_provider {}
-
-#[doc = include_str!("guide/write_a_classifier.md")]
-pub mod write_a_classifier {}
-
-#[doc = include_str!("guide/add_a_client.md")]
-pub mod add_a_client {}
+page!(get_a_token, "guide/get_a_token.md");
+page!(share_it, "guide/share_it.md");
+page!(test_your_service, "guide/test_your_service.md");
+page!(watch_it_in_production, "guide/watch_it_in_production.md");
+page!(write_a_provider, "guide/write_a_provider.md");
+page!(write_a_classifier, "guide/write_a_classifier.md");
+page!(add_a_client, "guide/add_a_client.md");

@@ -407,7 +407,7 @@ where
     InjectFn { ready, put }
 }
 
-/// See [`inject_fn`].
+/// An [`Inject`] that is two closures. Made by [`inject_fn`].
 #[derive(Clone)]
 pub struct InjectFn<M, P> {
     ready: M,

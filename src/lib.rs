@@ -1,11 +1,15 @@
 // The README is the documentation. Of two definitions of a link the first counts: here its pages lead to the modules
-// that they are, where it is read as a file to the files.
-#![cfg_attr(feature = "full", doc = include_str!("guide/links.md"))]
+// that they are, and where it is read as a file to the files.
+#![doc = include_str!("guide/links.md")]
 // Its snippets need these features.
 #![cfg_attr(all(feature = "config", feature = "tracing", feature = "metrics"), doc = include_str!("../README.md"))]
 #![cfg_attr(
     not(all(feature = "config", feature = "tracing", feature = "metrics")),
-    doc = "Keeps a current token on outbound HTTP requests. See the README for the whole story."
+    doc = "Keeps a current token on the outbound requests of any tower HTTP client: renewed ahead of time, once for \
+           all callers, and a refused request is sent again.\n\n\
+           Begin at [`TokenLayer`], [`Tokens`] and [`TokenProvider`], or with a task: [get a token], [share it], \
+           [write a provider], [write a classifier], [add a client]. The whole story is the README, which is this page \
+           where all features are on, and the [guide]."
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -22,9 +26,8 @@ mod error;
 mod event;
 mod future;
 // For documentation only: `use tower_token::guide` compiles nowhere, so that no page is a promise of the API. clap and
-// winnow have a feature for that, which their users can turn on too; arc-swap has such pages always. `full`, because
-// they link to what it brings.
-#[cfg(all(feature = "full", any(doc, doctest)))]
+// winnow have a feature for that, which their users can turn on too; arc-swap has such pages always.
+#[cfg(any(doc, doctest))]
 pub mod guide;
 mod inject;
 mod layer;

@@ -23,6 +23,9 @@ pub enum Freshness {
 
 /// When to renew, how long to wait, how hard to try. Every default can be set.
 ///
+/// Nothing is checked until [`TokensBuilder::build`](crate::TokensBuilder::build), which names every wrong value at
+/// once.
+///
 /// ```
 /// use std::time::Duration;
 /// use tower_token::RefreshPolicy;
@@ -113,14 +116,14 @@ impl RefreshPolicy {
 
     /// Renews up to this share of the life earlier, drawn once per token, so that a fleet spreads.
     ///
-    /// Default: 0.1. From 0.0 to 0.5. Half of each life is used whatever is drawn.
+    /// Default: 0.1. From 0.0 to 0.5, all else is an error. Half of each life is used whatever is drawn.
     #[must_use]
     pub fn jitter(mut self, share: f64) -> Self {
         self.jitter = share;
         self
     }
 
-    /// The life of a token whose issuer names none. Default: 5 minutes.
+    /// The life of a token whose issuer names none. Default: 5 minutes. Zero is an error.
     #[must_use]
     pub fn assumed_life(mut self, life: Duration) -> Self {
         self.assumed_life = life;
@@ -129,7 +132,7 @@ impl RefreshPolicy {
 
     /// How long one exchange with the issuer may take. Default: 30 s. A flight makes at most three.
     ///
-    /// More than a year counts as a year.
+    /// More than a year counts as a year. Zero is an error.
     #[must_use]
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
         self.fetch_timeout = timeout.min(A_YEAR);
@@ -147,7 +150,7 @@ impl RefreshPolicy {
 
     /// How many callers may wait for one fetch at once; one more fails with [`Error::is_overloaded`](crate::Error::is_overloaded).
     ///
-    /// Default: 65,536.
+    /// Default: 65,536. Zero is an error.
     #[must_use]
     pub fn max_waiters(mut self, waiters: usize) -> Self {
         self.max_waiters = waiters;
@@ -180,7 +183,7 @@ impl RefreshPolicy {
     /// The pause after a transient failure, doubled with each in a row up to `longest`; up to a fifth more is drawn.
     ///
     /// Default: 1 s and 120 s. From the seventh attempt on it is a minute at least, or `longest` if that is less.
-    /// More than a year counts as a year.
+    /// More than a year counts as a year. A `first` of zero and a `longest` below it are errors.
     #[must_use]
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.pauses.backoff = (first.min(A_YEAR), longest.min(A_YEAR));
@@ -189,7 +192,8 @@ impl RefreshPolicy {
 
     /// How long after the last attempt a request that would otherwise fail may try in the middle of a backoff.
     ///
-    /// Default: 30 s. Not within what an issuer asked for, nor after a verdict, nor while an answer is lost.
+    /// Default: 30 s. Zero is an error. Not within what an issuer asked for, nor after a verdict, nor while an answer
+    /// is lost.
     #[must_use]
     pub fn probe_after(mut self, pause: Duration) -> Self {
         self.pauses.probe = pause.min(A_YEAR);
@@ -198,7 +202,7 @@ impl RefreshPolicy {
 
     /// How long an issuer may keep us away (`Retry-After`, RFC 9110 §10.2.3); more counts as this.
     ///
-    /// Default: 1 hour, which is also the most.
+    /// Default: 1 hour, which is also the most. Zero is an error.
     #[must_use]
     pub fn longest_retry_after(mut self, longest: Duration) -> Self {
         self.pauses.patience = longest.min(60 * MINUTE);
@@ -208,14 +212,16 @@ impl RefreshPolicy {
     /// The pause after the issuer's verdict on a credential, doubled with each in a row up to `longest`.
     ///
     /// Default: 10 minutes and 1 hour. [`Tokens::install`](crate::Tokens::install) ends it.
-    /// More than a year counts as a year.
+    /// More than a year counts as a year. A `first` of zero and a `longest` below it are errors.
     #[must_use]
     pub fn verdict_pause(mut self, first: Duration, longest: Duration) -> Self {
         self.pauses.verdict = (first.min(A_YEAR), longest.min(A_YEAR));
         self
     }
 
-    /// How long refusals at an origin cost no further fetch, where new tokens were refused as well. Default: 1 minute.
+    /// How long refusals at an origin cost no further fetch, where new tokens were refused as well.
+    ///
+    /// Default: 1 minute. Zero is an error.
     #[must_use]
     pub fn breaker_pause(mut self, pause: Duration) -> Self {
         self.pauses.breaker = pause.min(A_YEAR);

@@ -53,7 +53,7 @@ impl Origins {
         Ok(self)
     }
 
-    /// Every origin over https. The token goes to whatever host a URL names; mind redirects.
+    /// Every origin over https, and no other. The token goes to whatever host a URL names; mind redirects.
     pub fn any_https() -> Self {
         Self {
             any_https: true,

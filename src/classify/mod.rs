@@ -27,7 +27,8 @@ pub(crate) use report::Reporter;
 /// Most classifiers look at the head alone and leave the body as it is: use [`classify_fn`], or set
 /// `Body = B` and `Inspecting = std::future::Ready<(Verdict, B)>`. One that has to look into the body
 /// answers [`Verdict::Inspect`] for candidates, reads a bounded prefix in [`inspect`](Self::inspect)
-/// ([`Peeked::read`] does that), and hands on a body that begins with it.
+/// ([`Peeked::read`] does that), and hands on a body that begins with it. The guide has a page on
+/// [writing one](crate::guide::write_a_classifier).
 pub trait Classify<B> {
     /// The response body that callers get.
     type Body;
@@ -186,7 +187,7 @@ pub struct StatusIn {
 }
 
 impl StatusIn {
-    /// These are refusals.
+    /// Responses with these statuses are refusals, and all others are handed on.
     pub fn new(refused: impl IntoIterator<Item = StatusCode>) -> Self {
         Self {
             refused: refused.into_iter().collect(),
@@ -236,7 +237,7 @@ pub fn classify_fn<F: Fn(&response::Parts) -> Verdict>(head: F) -> ClassifyFn<F>
     ClassifyFn { head }
 }
 
-/// See [`classify_fn`].
+/// A [`Classify`] that is a closure. Made by [`classify_fn`].
 #[derive(Clone, Copy)]
 pub struct ClassifyFn<F> {
     head: F,

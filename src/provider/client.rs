@@ -55,7 +55,7 @@ pub fn empty() -> Body {
     Body::default()
 }
 
-/// See [`https`].
+/// The client that [`https`] makes. Always ready; its error is hyper-util's own, boxed.
 #[derive(Clone)]
 pub struct Https {
     client: Client<Connector, Body>,

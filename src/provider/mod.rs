@@ -55,7 +55,7 @@ pub use fixed::Fixed;
 /// Mints a token.
 ///
 /// Write it as an `async fn`, or use [`provider_fn`]. The fetch runs in a task of its own, so that
-/// no caller who leaves can stop it.
+/// no caller who leaves can stop it. The guide has a page on [writing one](crate::guide::write_a_provider).
 ///
 /// ```
 /// use std::time::Duration;
@@ -73,8 +73,12 @@ pub use fixed::Fixed;
 pub trait TokenProvider: Send + Sync + 'static {
     /// Brings the next token, or says in which class of failure it did not.
     ///
-    /// If you return [`FetchError::lost`], then [`if_lost`](Self::if_lost) decides what follows.
-    /// A panic ends the fetch with an error; so does the fetch timeout.
+    /// A panic ends the fetch with an error; so does the fetch timeout, which counts as a lost answer.
+    ///
+    /// # Errors
+    ///
+    /// A [`FetchError`], whose [`Class`](crate::Class) says when the next attempt is made. If it is
+    /// [`lost`](FetchError::lost), then [`if_lost`](Self::if_lost) decides what follows.
     fn fetch(&self, context: FetchContext) -> impl Future<Output = Result<Token, FetchError>> + Send;
 
     /// What may be done when a request was sent and its answer did not come.
@@ -146,7 +150,7 @@ where
     }
 }
 
-/// See [`provider_fn`].
+/// A [`TokenProvider`] that is a closure. Made by [`provider_fn`].
 #[derive(Clone)]
 pub struct ProviderFn<F> {
     fetch: F,

@@ -27,8 +27,9 @@ pub(crate) use head::Head;
 
 /// Keeps a request's body so that it can be sent a second time.
 ///
-/// Pass a strategy to [`TokenLayer::replay`](crate::TokenLayer::replay). One that does not fit the body
-/// is a compile error that says what to write instead:
+/// Pass a strategy to [`TokenLayer::replay`](crate::TokenLayer::replay); the guide has [a
+/// table](crate::guide::add_a_client#what-is-sent-twice). One that does not fit the body is a compile error that says
+/// what to write instead:
 ///
 /// ```compile_fail,E0277
 /// use tower_token::{Auto, Replay};
@@ -142,7 +143,7 @@ impl<B> fmt::Debug for TryClone<B> {
     }
 }
 
-/// Keeps nothing, and asks nothing of the body.
+/// Keeps nothing, and asks nothing of the body: a refusal goes to the caller, and renews the token for the next request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Never;
 

@@ -9,6 +9,8 @@
 //! **Counts are the judge.** [`Issuer::counts`] and [`Api::counts`] tell what arrived, never what a
 //! client believes it sent. A test states how often a token may be asked for, and compares.
 //!
+//! The guide has a page on [testing a service](crate::guide::test_your_service) with them.
+//!
 //! # In virtual time
 //!
 //! Both are tower services and read tokio's clock only: an hour passes at once under

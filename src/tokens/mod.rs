@@ -46,7 +46,10 @@ pub(crate) use flight::{Landed, Landing};
 /// [kept alive](RefreshPolicy::keep_alive). However many callers need one, there is one fetch in
 /// the air; it runs in a task of its own on the runtime of whoever needed it first, and goes on if all
 /// callers leave. That runtime has to be kept running: one that exists but that nobody drives leaves its
-/// fetch, and whoever waits for it elsewhere, hanging. When the last handle is dropped its timer and what keeps it alive end; a fetch in the air still lands.
+/// fetch, and whoever waits for it elsewhere, hanging. When the last handle is dropped its timer and what keeps it alive
+/// end; a fetch in the air still lands.
+///
+/// The guide has a page on [sharing it](crate::guide::share_it).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_token::Error> {
@@ -65,16 +68,17 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Tokens of this provider under the default policy.
+    /// Tokens of this provider under the default policy ([`RefreshPolicy::default`]).
     ///
     /// # Errors
     ///
-    /// What the provider has to say against its own configuration; every field is named.
+    /// [`Error::is_config`]: what the provider has to say against its own configuration; every field is named.
     pub fn new(provider: impl TokenProvider) -> Result<Self, Error> {
         Self::builder(provider).build()
     }
 
-    /// The same with a policy, observers or a clock.
+    /// The same with a policy, observers, a clock or a credential. What is wrong is named by
+    /// [`build`](TokensBuilder::build).
     pub fn builder(provider: impl TokenProvider) -> TokensBuilder {
         let mut faults = Faults::default();
         provider.check(&mut faults);
@@ -96,7 +100,8 @@ impl Tokens {
     /// # Errors
     ///
     /// The class of what went wrong ([`Error::class`]); [`Error::is_overloaded`] if too many wait
-    /// already; an error if it has to start a fetch outside of a tokio runtime.
+    /// already; [`Error::is_signed_out`], [`Error::is_shut_down`]; an error if it has to start a fetch outside of
+    /// a tokio runtime.
     pub fn get(&self) -> Get {
         Get {
             engine: self.engine.here().clone(),
@@ -106,8 +111,8 @@ impl Tokens {
 
     /// The current token if it may go out now, without waiting.
     ///
-    /// If there is none, or it is stale, and this is called within a tokio runtime, a fetch starts in
-    /// the background.
+    /// `None` if there is none, or it is expired or was refused. Then, or if it is stale, a fetch starts in the
+    /// background, if this is called within a tokio runtime.
     pub fn current(&self) -> Option<Token> {
         match self.engine.admit() {
             Admission::Use(current) => Some(current.token.clone()),
@@ -115,8 +120,11 @@ impl Tokens {
         }
     }
 
-    /// [`current`](Self::current) as the value of an `Authorization` header, marked sensitive: for
-    /// interceptors that cannot wait.
+    /// [`current`](Self::current) as the value of an `Authorization` header, `Bearer <token>`, marked sensitive: for
+    /// interceptors that cannot wait. The scheme is the [token's own type](Token::kind).
+    ///
+    /// Whoever uses it renews [without traffic](RefreshPolicy::keep_alive), and waits for the first token with
+    /// [`get`](Self::get). The guide [shows it](crate::guide::share_it#an-sdk-that-takes-no-layer).
     pub fn current_header(&self) -> Option<HeaderValue> {
         let token = self.current()?;
         let mut value = HeaderValue::try_from(format!("{} {}", token.kind(), token.secret())).ok()?;
@@ -146,9 +154,9 @@ impl Tokens {
 
     /// Says that a server refused `token`, for callers that put it on a request themselves.
     ///
-    /// Compares: if a newer token is in place, or this one came from other `Tokens`, nothing happens. Counts as a refusal: the next token is
-    /// fetched at once if this is called within a tokio runtime, otherwise when one is needed; and a
-    /// new token that no layer has seen accepted can be refused like this once a minute.
+    /// Compares: if a newer token is in place, or this one came from other `Tokens`, nothing happens. Counts as
+    /// a refusal: the next token is fetched at once if this is called within a tokio runtime, otherwise when one is
+    /// needed; and a new token that no layer has seen accepted can be refused like this once a minute.
     pub fn invalidate(&self, token: &Token) {
         let by_hand = Place {
             origin: u64::MAX,
@@ -318,7 +326,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// See [`Tokens::get`].
+/// What [`Tokens::get`] waits for.
 #[must_use = "futures do nothing unless polled"]
 pub struct Get {
     engine: Arc<Anchor<Arc<Engine>>>,
