@@ -28,7 +28,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// Ours, if `error` or one of its sources is.
+    /// This crate's own error, if `error` or one of its sources is one.
     pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
         links(error).find_map(|error| error.downcast_ref())
     }
@@ -48,7 +48,8 @@ impl Error {
         )
     }
 
-    /// A later attempt may succeed.
+    /// A later attempt may succeed: [`Class::Transient`], [`Class::Throttled`], a fetch that was broken off, or too many
+    /// waiters.
     pub fn is_transient(&self) -> bool {
         matches!(self.class(), Some(Class::Transient | Class::Throttled { .. }))
             || matches!(*self.kind, Kind::Aborted | Kind::Overloaded { .. })
@@ -357,27 +358,27 @@ impl FetchError {
         }
     }
 
-    /// [`Class::Terminal`].
+    /// The issuer says no, for good: [`Class::Terminal`].
     pub fn terminal(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Class::Terminal, message)
     }
 
-    /// [`Class::Transient`].
+    /// It may work later: [`Class::Transient`]. Say [`lost`](Self::lost) too if the request may have arrived.
     pub fn transient(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Class::Transient, message)
     }
 
-    /// [`Class::Throttled`].
+    /// The issuer asks for patience, for so long if it says so: [`Class::Throttled`].
     pub fn throttled(retry_after: Option<Duration>, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Class::Throttled { retry_after }, message)
     }
 
-    /// [`Class::NeedsInteraction`].
+    /// A person has to act: [`Class::NeedsInteraction`].
     pub fn needs_interaction(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Class::NeedsInteraction, message)
     }
 
-    /// [`Class::Config`].
+    /// A field of the configuration is wrong, as the issuer says: [`Class::Config`].
     pub fn config(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Class::Config, message)
     }

@@ -68,7 +68,7 @@ pub struct Authorization {
 }
 
 impl Authorization {
-    /// The token's own type as the scheme.
+    /// The [token's own type](Token::kind) as the scheme: `Bearer`, for almost all.
     pub fn new() -> Self {
         Self::default()
     }
@@ -234,7 +234,8 @@ pub struct Query {
 }
 
 impl Query {
-    /// The parameter `name`, unencoded.
+    /// The parameter `name`, unencoded. An empty one, and a token that is too long for a URL, are errors
+    /// of each request.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into() }
     }
@@ -332,7 +333,8 @@ pub struct Cookie {
 }
 
 impl Cookie {
-    /// The cookie `name`.
+    /// The cookie `name`. One that is no token of RFC 9110 §5.6.2, and a secret with a character that no cookie may
+    /// hold, are errors of each request.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into() }
     }

@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const FIRST: usize = 1;
 
 impl Grpc {
-    /// As the table says.
+    /// Refuses what the table says, with a [`patience`](Self::patience) of 100 ms.
     pub fn new() -> Self {
         Self {
             unauthorized: Unauthorized::new(),

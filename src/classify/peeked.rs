@@ -391,7 +391,7 @@ impl<C: fmt::Debug, B: Body> fmt::Debug for Via<C, B> {
 }
 
 pin_project! {
-    /// See [`Via`].
+    /// What [`Via`] waits for: a body that is being looked into, to be typed back.
     pub struct InspectingVia<F, B: Body> {
         #[pin]
         inspecting: F,

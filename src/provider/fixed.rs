@@ -18,7 +18,8 @@ pub struct Fixed {
 }
 
 impl Fixed {
-    /// Always `secret`.
+    /// Brings `secret`, always. One that is empty or holds other than visible ASCII is an error when
+    /// [`Tokens`](crate::Tokens) are made from it.
     pub fn new(secret: impl Into<String>) -> Self {
         Self {
             secret: Secret::new(secret.into()),
