@@ -21,15 +21,17 @@ use crate::error::Error;
 /// No type parameter, whatever the client is: easy to put into a struct, for two boxes a call.
 #[derive(Clone, Debug)]
 pub struct Invoices {
-    api: Api<BoxCloneSyncService<Request<Body>, Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>>,
+    api: Api<Boxed>,
 }
+
+type Boxed = BoxCloneSyncService<Request<Body>, Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
 
 impl Invoices {
     pub(crate) fn new<C: Client>(service: TokenService<C, CloneBody>, url: Cow<'static, str>) -> Self {
         let service = service
             .map_response(|response: Response<C::Answer>| response.map(|body| body.map_err(Into::into).boxed_unsync()));
         Self {
-            api: Api::new(BoxCloneSyncService::new(service), url),
+            api: Api::new(Boxed::new(service), url),
         }
     }
 
@@ -38,8 +40,8 @@ impl Invoices {
     /// # Errors
     ///
     /// See [`Error`]; [`Error::Status`] with 404 if there is none.
-    pub async fn of(&self, order: u64) -> Result<Invoice, Error> {
-        self.api.get(format!("/invoices/{order}")).await
+    pub fn of(&self, order: u64) -> impl Future<Output = Result<Invoice, Error>> + Send {
+        self.api.get(format!("/invoices/{order}"))
     }
 }
 

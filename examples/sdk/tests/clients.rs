@@ -176,8 +176,13 @@ async fn two_libraries_with_the_same_tokens_share_each_fetch() {
     let orders = Builder::new(&tokens).orders(acme(&orders_api)).unwrap();
     let invoices = Builder::new(&tokens).invoices(acme(&invoices_api)).unwrap();
     for fetches in [1, 2] {
-        let (order, invoice) = tokio::join!(orders.get(7), invoices.of(7));
-        assert_eq!((order.unwrap().id, invoice.unwrap().order), (7, 7));
+        let (orders, invoices) = (orders.clone(), invoices.clone());
+        let order = tokio::spawn(async move { orders.get(7).await });
+        let invoice = tokio::spawn(async move { invoices.of(7).await });
+        assert_eq!(
+            (order.await.unwrap().unwrap().id, invoice.await.unwrap().unwrap().order),
+            (7, 7)
+        );
         assert_eq!(issuer.counts().token_requests, fetches);
         issuer.revoke_access();
     }
