@@ -1,5 +1,5 @@
-//! The layer composes: with tower's own middleware above and below, with boxes, with hyper's clients,
-//! and with classifiers and replay strategies that change the body types.
+//! The layer composes: with boxes and options, with itself, with hyper's clients, and with classifiers and replay
+//! strategies that change the body types. What difference the order of layers makes is told in `layer_order.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
