@@ -16,7 +16,7 @@
 //! // How tokens are obtained: a grant of OAuth 2.0, a vendor's API, or one from the environment.
 //! let tokens = acme::Tokens::new(tower_token::Fixed::new("test-token"))?;
 //!
-//! // `client` is any tower service for HTTP: hyper, axum, reqwest, with layers of your own around it.
+//! // `client` is any tower service for HTTP: hyper's client, say, with layers of your own around it.
 //! let acme = acme::Builder::new(&tokens);
 //! let orders = acme.orders(client)?;
 //! let order = orders.get(7).await?;

@@ -9,6 +9,8 @@ use acme::{Body, Builder, Client, Error, NewOrder, Tokens};
 use bytes::Bytes;
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::rt::TokioExecutor;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tower::buffer::Buffer;
@@ -196,4 +198,17 @@ async fn the_token_goes_to_acme_or_where_it_was_told_to() {
     let error = acme_at("http://orders.acme.example").unwrap_err();
     assert!(matches!(error, Error::Config(_)), "{error:?}");
     assert!(error.source().unwrap().to_string().contains("https"), "{error:?}");
+}
+
+#[tokio::test]
+async fn hypers_client_serves_as_it_is() {
+    let issuer = Issuer::new();
+    let api = Api::new(&issuer);
+    let server = api.serve().await.unwrap();
+    let client: HyperClient<_, Body> = HyperClient::builder(TokioExecutor::new()).build_http();
+    let builder = Builder::new(&tokens(&issuer)).url(server.url().to_owned());
+    // That API knows no orders, but it knows a good token.
+    let error = builder.orders(client).unwrap().get(7).await.unwrap_err();
+    assert!(matches!(error, Error::Status(status) if status == 404), "{error:?}");
+    assert_eq!((api.counts().with_authorization, api.counts().unknown_seen), (1, 0));
 }
