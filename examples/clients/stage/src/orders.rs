@@ -11,7 +11,7 @@ pub fn order() -> Bytes {
     r#"{"article":"tea","pieces":1}"#.repeat(700).into()
 }
 
-/// An API that takes [orders](order): answer of [`Stage::serve`](crate::Stage::serve).
+/// An API that takes [orders](order), to be [served](crate::Stage::serve).
 ///
 /// `POST /orders` is a 201 if the order arrived whole, otherwise a 400; `GET /orders` is a 200.
 pub fn orders(request: Request<Bytes>) -> Response<Bytes> {
