@@ -15,7 +15,10 @@
 //!   the codes that its retries are for, and the batch is lost. Hence the [wrapper](AgainIfRefused) around the
 //!   exporter, which gives a refused batch to it a second time, with a newer token.
 //!
-//! `--bin relay` is a way around both, at the price of one more hop within the program.
+//! Nor can either say which tokens were accepted. So a second revocation within a minute looks like a collector that
+//! refuses every token: no newer one is fetched for it, and batches are lost until the token's own renewal is due.
+//!
+//! `--bin relay` is a way around all of this, at the price of one more hop within the program.
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -5,8 +5,12 @@
 //! ```
 //!
 //! Nothing leaves the machine. Eight callers place orders while tokens expire and one is revoked; what is printed
-//! was counted by the server, the issuer and the callers. Where nothing else needs this crate, the layer goes around
-//! reqwest itself, and does more: see `client-reqwest`.
+//! was counted by the server, the issuer and the callers.
+//!
+//! Where nothing else needs this crate, the layer goes around reqwest itself, and does more: see `client-reqwest`. A
+//! middleware cannot say which tokens were accepted. So a second revocation within a minute looks like an API that
+//! refuses every token: no newer one is fetched for it, and its refusals go to the callers until the token's own
+//! renewal is due.
 
 use std::process::ExitCode;
 
