@@ -9,7 +9,7 @@
 //! | get tokens from an API that nobody wrote a strategy for | [`write_a_provider`] |
 //! | say how your server refuses a token, where that is not a 401 | [`write_a_classifier`] |
 //! | use a client that no page names | [`add_a_client`] |
-//! | put all this into a library of your own | Embedding |
+//! | put all this into a library of your own | [`embedding`] |
 //!
 //! Each page can be read alone. The README says [what happens when](crate#what-happens-when), and in which
 //! [order layers](crate#order-of-layers) stand.
@@ -35,3 +35,4 @@ page!(watch_it_in_production, "guide/watch_it_in_production.md");
 page!(write_a_provider, "guide/write_a_provider.md");
 page!(write_a_classifier, "guide/write_a_classifier.md");
 page!(add_a_client, "guide/add_a_client.md");
+page!(embedding, "guide/embedding.md");

@@ -102,3 +102,28 @@ async fn twenty_revocations_a_minute_are_twenty_fetches() {
     assert_eq!(support::send(&client, get()).await.unwrap().status(), StatusCode::OK);
     assert_eq!(issuer.fetches(), 21);
 }
+
+/// Nobody could say that a token taken by hand was accepted: a second revocation within a minute was taken for an API
+/// that refuses every token, and the refused one was handed out until its own renewal.
+#[tokio::test(start_paused = true)]
+async fn tokens_by_hand_survive_two_revocations_within_a_minute_if_they_were_accepted_in_between() {
+    let (tokens, issuer) = issuer();
+    // Five within a minute are believed.
+    for fetched in 1..=5 {
+        let token = tokens.get().await.unwrap();
+        assert_eq!(token.secret(), format!("test-{fetched}"));
+        tokens.accept(&token);
+        tokens.invalidate(&token);
+    }
+    // The next is refused by somebody who never accepts.
+    for _ in 0..10 {
+        let token = tokens.get().await.unwrap();
+        tokens.invalidate(&token);
+    }
+    assert_eq!(issuer.fetches(), 6);
+    // An acceptance by others, or of a token from elsewhere, changes nothing.
+    let (others, _) = support::issuer();
+    tokens.accept(&others.get().await.unwrap());
+    tokens.invalidate(&tokens.get().await.unwrap());
+    assert_eq!(tokens.get().await.unwrap().secret(), "test-6");
+}

@@ -156,17 +156,24 @@ impl Tokens {
     ///
     /// Compares: if a newer token is in place, or this one came from other `Tokens`, nothing happens. Counts as
     /// a refusal: the next token is fetched at once if this is called within a tokio runtime, otherwise when one is
-    /// needed; and a new token that no layer has seen accepted can be refused like this once a minute.
+    /// needed; and a new token that nobody has seen [accepted](Self::accept) can be refused like this once a minute.
     pub fn invalidate(&self, token: &Token) {
-        let by_hand = Place {
-            origin: u64::MAX,
-            route: None,
-        };
         let concerned = token.generation_at(self.engine.id());
         let in_place = self.engine.desk().current.as_ref().map(|current| current.generation);
         // Nobody waits here: a late refusal would fetch where the token in place is over, and the landing is dropped.
         if let Some(generation) = concerned.filter(|_| concerned == in_place) {
-            let _ = self.engine.refuse(generation, by_hand, Challenge::none());
+            let _ = self.engine.refuse(generation, BY_HAND, Challenge::none());
+        }
+    }
+
+    /// Says that a server accepted `token`, for callers that put it on a request themselves. Layers do this for theirs.
+    ///
+    /// Without it, a token that is refused within a minute of its fetch looks like one that an API would never take,
+    /// and is not replaced until the minute is over. An answer of 2xx or 3xx is an acceptance; a gateway's 502 is none.
+    /// Costs a comparison.
+    pub fn accept(&self, token: &Token) {
+        if let Some(generation) = token.generation_at(self.engine.id()) {
+            self.engine.accept(generation, || BY_HAND);
         }
     }
 
@@ -356,6 +363,12 @@ impl Future for Get {
         }
     }
 }
+
+/// Where a token went that no layer put on a request.
+const BY_HAND: Place = Place {
+    origin: u64::MAX,
+    route: None,
+};
 
 impl fmt::Debug for Get {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

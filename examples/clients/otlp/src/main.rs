@@ -15,9 +15,6 @@
 //!   the codes that its retries are for, and the batch is lost. Hence the [wrapper](AgainIfRefused) around the
 //!   exporter, which gives a refused batch to it a second time, with a newer token.
 //!
-//! Nor can either say which tokens were accepted. So a second revocation within a minute looks like a collector that
-//! refuses every token: no newer one is fetched for it, and batches are lost until the token's own renewal is due.
-//!
 //! `--bin relay` is a way around all of this, at the price of one more hop within the program.
 
 use std::error::Error;
@@ -107,10 +104,16 @@ impl<E: SpanExporter> SpanExporter for AgainIfRefused<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         // What the interceptor will find in a moment, or one that is newer yet.
         let presented = self.tokens.current();
-        if presented.is_some() {
+        if let Some(token) = &presented {
             match self.exporter.export(batch.clone()).await {
                 Err(error) if is_refusal(&error) => {}
-                result => return result,
+                result => {
+                    // One that was accepted once is believed to be revoked when it is refused.
+                    if result.is_ok() {
+                        self.tokens.accept(token);
+                    }
+                    return result;
+                }
             }
         }
         self.wait_for_another(presented).await?;

@@ -7,10 +7,7 @@
 //! Nothing leaves the machine. Eight callers place orders while tokens expire and one is revoked; what is printed
 //! was counted by the server, the issuer and the callers.
 //!
-//! Where nothing else needs this crate, the layer goes around reqwest itself, and does more: see `client-reqwest`. A
-//! middleware cannot say which tokens were accepted. So a second revocation within a minute looks like an API that
-//! refuses every token: no newer one is fetched for it, and its refusals go to the callers until the token's own
-//! renewal is due.
+//! Where nothing else needs this crate, the layer goes around reqwest itself, and does more: see `client-reqwest`.
 
 use std::process::ExitCode;
 
@@ -63,16 +60,29 @@ impl Middleware for Authorized {
         let token = self.tokens.get().await.map_err(Error::middleware)?;
         let refusal = match next.clone().run(with(&token, request)?, extensions).await? {
             response if response.status() == StatusCode::UNAUTHORIZED => response,
-            response => return Ok(response),
+            response => return Ok(self.judged(&token, response)),
         };
         // Of all who are refused with this token the first has it renewed, and the others wait for the same fetch.
         self.tokens.invalidate(&token);
         // A stream has no second copy. It gets the server's answer, as does everybody while there is no newer token.
         let Some(again) = again else { return Ok(refusal) };
         match self.tokens.get().await {
-            Ok(newer) => next.run(with(&newer, again)?, extensions).await,
+            Ok(newer) => {
+                let response = next.run(with(&newer, again)?, extensions).await?;
+                Ok(self.judged(&newer, response))
+            }
             Err(_) => Ok(refusal),
         }
+    }
+}
+
+impl Authorized {
+    /// A token that was accepted once is believed to be revoked when it is refused.
+    fn judged(&self, token: &Token, response: Response) -> Response {
+        if response.status().is_success() {
+            self.tokens.accept(token);
+        }
+        response
     }
 }
 
