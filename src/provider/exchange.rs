@@ -71,6 +71,13 @@ impl TokenClient {
         }
     }
 
+    /// Over [`client::https`](crate::client::https), with a new connection for every request: a kept one that its peer has
+    /// just closed would lose the answer of a request that had gone out.
+    #[cfg(feature = "client")]
+    pub fn https() -> Self {
+        Self::new(super::client::Https::unpooled())
+    }
+
     /// Sends `request` and brings the answer, whatever its status.
     ///
     /// The whole exchange ends within [`FetchContext::timeout`]. Nothing of `hidden` gets into an error.
@@ -356,6 +363,10 @@ fn is_unsent(link: &(dyn StdError + 'static)) -> bool {
     if let Some(ours) = link.downcast_ref::<Error>() {
         // A token layer of its own around the client, which had no token for it.
         return ours.class().is_some() || ours.is_overloaded() || ours.is_signed_out() || ours.is_shut_down();
+    }
+    #[cfg(feature = "reqwest")]
+    if link.downcast_ref().is_some_and(reqwest::Error::is_connect) {
+        return true;
     }
     let Some(error) = link.downcast_ref::<io::Error>() else {
         return false;

@@ -7,6 +7,8 @@
 
 #[cfg(feature = "alibaba")]
 pub mod alibaba;
+#[cfg(feature = "oauth2")]
+mod ask;
 mod budget;
 #[cfg(feature = "endpoint")]
 pub mod endpoint;

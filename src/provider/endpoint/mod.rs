@@ -303,10 +303,7 @@ impl Endpoint {
 
     fn token_client(&self) -> Option<&TokenClient> {
         #[cfg(feature = "client")]
-        return Some(
-            self.client
-                .get_or_init(|| TokenClient::new(super::client::Https::unpooled())),
-        );
+        return Some(self.client.get_or_init(TokenClient::https));
         #[cfg(not(feature = "client"))]
         return self.client.get();
     }

@@ -221,10 +221,7 @@ impl TokenEndpoint {
 
     fn client(&self) -> Option<&TokenClient> {
         #[cfg(feature = "client")]
-        return Some(
-            self.client
-                .get_or_init(|| TokenClient::new(crate::provider::client::Https::unpooled())),
-        );
+        return Some(self.client.get_or_init(TokenClient::https));
         #[cfg(not(feature = "client"))]
         return self.client.get();
     }
