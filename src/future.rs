@@ -303,6 +303,7 @@ where
         let classify = &self.core.classify;
         let verdict = match classify.accepts(head.status) {
             true => Verdict::Accept,
+            false if P::has_strayed(&body, &self.core.presentation.origins) => Verdict::Undecided,
             false => classify.head(&head),
         };
         if let Verdict::Inspect(limit) = verdict

@@ -29,8 +29,8 @@
 //! **Redirects** are followed by reqwest, below the layer. It takes `Authorization` and `Cookie` along within host and
 //! port only (also from https to http: seanmonstar/reqwest#3034), but any other header to everywhere. So where a token
 //! is presented in a header of its own, or an API might redirect to plain http, build the client with
-//! `redirect::Policy::none()`; tower-http's `FollowRedirect` above the layer is safe for requests of `http`.
-//! A 401 of another host that a redirect has led to counts as this API's own.
+//! `redirect::Policy::none()`; tower-http's `FollowRedirect` above the layer is safe for requests of `http`. An answer from
+//! where the token may not go says nothing of the token: a 401 of that host is handed on.
 //!
 //! **What it costs** beside the layer's usual price: the URL is parsed once on the way in and once on the way out, because
 //! reqwest has no other door. That takes six allocations, a small part of the client's own.
@@ -60,6 +60,7 @@ use std::task::{Context, Poll, Waker, ready};
 use ::reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use bytes::Bytes;
 use http::response::Parts;
+use http::{HeaderMap, Uri};
 use http_body::{Body as _, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -68,6 +69,7 @@ use crate::classify::{Classify, Peeked};
 use crate::error::BoxError;
 use crate::future;
 use crate::inject::Inject;
+use crate::origin::Origins;
 use crate::replay::Replay;
 use crate::service::{Adapt, TokenService};
 
@@ -238,6 +240,11 @@ impl<F> fmt::Debug for Relay<F> {
 impl<S: Clone> Adapt<Http<S>, Answer> for S {
     fn adapt(self) -> Http<S> {
         Http::new(self)
+    }
+
+    fn has_strayed(answer: &Answer, origins: &Origins) -> bool {
+        let url = answer.response.as_ref().map(|response| response.url().as_str().parse());
+        url.is_some_and(|url: Result<Uri, _>| url.is_ok_and(|url| origins.check(&url, &HeaderMap::new()).is_err()))
     }
 
     /// What is read to its end may be dropped before the response is made again, and the URL with it.

@@ -13,7 +13,7 @@ use crate::error::{BoxError, Error, Kind};
 use crate::event::{Event, WithoutToken};
 use crate::future::ResponseFuture;
 use crate::inject::{Authorization, Inject};
-use crate::origin::{NoToken, Outside};
+use crate::origin::{NoToken, Origins, Outside};
 use crate::presentation::{Boarding, Presentation, Recent};
 use crate::provider::TokenRequest;
 use crate::replay::{Auto, Head, Replay};
@@ -211,6 +211,13 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
 pub trait Adapt<T, ResBody>: Clone {
     #[doc(hidden)]
     fn adapt(self) -> T;
+
+    /// Whether the answer comes from where the token may not go: a redirect has led there, and it is another host's.
+    #[doc(hidden)]
+    fn has_strayed(body: &ResBody, origins: &Origins) -> bool {
+        let _ = (body, origins);
+        false
+    }
 
     /// Before the body of an answer is looked into, which may use it up.
     #[doc(hidden)]

@@ -277,6 +277,22 @@ async fn a_refusal_that_is_handed_on_is_whole_and_says_why() {
     assert_is_whole(response, StatusCode::UNAUTHORIZED, "never").await;
 }
 
+/// reqwest follows redirects, and takes the token off on the way to another host.
+#[tokio::test(start_paused = true)]
+async fn a_401_of_another_host_that_a_redirect_has_led_to_is_no_refusal() {
+    let strayed = |_: &str| {
+        let url = Url::parse("https://storage.example.net/signed").unwrap();
+        let response = Response::builder().status(StatusCode::UNAUTHORIZED).url(url);
+        response.body("your signature is over").unwrap()
+    };
+    let ((tokens, issuer), api) = (issuer(), Api::new(strayed));
+    let client = TokenLayer::new(&tokens, origins()).layer(api.service());
+    let response = send(&client, post("a")).await.unwrap();
+    assert_eq!(response.url().as_str(), "https://storage.example.net/signed");
+    assert_eq!(response.text().await.unwrap(), "your signature is over");
+    assert_eq!((api.tokens().len(), issuer.fetches()), (1, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_code_in_the_body_is_a_refusal_and_any_other_is_handed_on_whole() {
     fn answer(token: &str) -> Response<&'static str> {
