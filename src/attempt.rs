@@ -56,15 +56,6 @@ impl<Saved> Attempt<Saved> {
         }
     }
 
-    /// One whose request waits: while it has its head, no copy is needed.
-    pub(crate) fn unsent(origin: u64, kept: Option<Kept<Saved>>) -> Self {
-        let unsent = |kept: Kept<Saved>| Kept {
-            head: Head::unsent(),
-            ..kept
-        };
-        Self::first(None, origin, kept.map(unsent))
-    }
-
     /// A request that waited is about to be sent. Before the token is put on it.
     pub(crate) fn keep(&mut self, head: &request::Parts) {
         if let Turn::First(Some(kept)) = &mut self.turn

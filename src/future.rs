@@ -21,7 +21,7 @@ use http::{Request, Response, request, response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::attempt::{Attempt, Kept, Load, Paused};
+use crate::attempt::{Attempt, Load, Paused};
 use crate::challenge::Challenge;
 use crate::classify::{Classify, Report, Verdict};
 use crate::error::{BoxError, Error, Kind};
@@ -112,12 +112,11 @@ where
         moored: Moored<P, R, C, I>,
         landing: Landing,
         request: (request::Parts, R::Body),
-        origin: u64,
-        kept: Option<Kept<R::Saved>>,
+        attempt: Attempt<R::Saved>,
     ) -> Self {
         Self {
             moored,
-            attempt: Some(Attempt::unsent(origin, kept)),
+            attempt: Some(attempt),
             state: State::Waiting {
                 paused: Some(Paused::new(request.0, request.1)),
                 landing,
@@ -469,7 +468,7 @@ where
         }
         let presentation = &self.core.presentation;
         let boarding = match self.core.engine().last_resort().filter(|_| resort) {
-            Some(current) => presentation.put(&current, &mut head),
+            Some(current) => presentation.put(&current, &mut head).into(),
             None => presentation.board(&mut head),
         };
         match boarding {

@@ -114,21 +114,17 @@ impl<I: Inject> Presentation<I> {
     #[cold]
     pub(crate) fn board(&self, head: &mut request::Parts) -> Boarding {
         match self.engine.admit() {
-            Admission::Use(current) => self.put(&current, head),
+            Admission::Use(current) => self.put(&current, head).into(),
             Admission::Wait(landing) => Boarding::Wait(landing),
             Admission::Deny(error) => Boarding::Denied(error),
         }
     }
 
     /// Puts a token on a request that the engine lets go out.
-    pub(crate) fn put(&self, current: &Current, head: &mut request::Parts) -> Boarding {
-        match self.snapshot_of(current) {
-            Ok(snapshot) => {
-                self.inject.put(&snapshot.ready, head);
-                Boarding::Aboard(snapshot.generation)
-            }
-            Err(error) => Boarding::Denied(error),
-        }
+    pub(crate) fn put(&self, current: &Current, head: &mut request::Parts) -> Result<Generation, Error> {
+        let snapshot = self.snapshot_of(current)?;
+        self.inject.put(&snapshot.ready, head);
+        Ok(snapshot.generation)
     }
 
     fn snapshot_of(&self, current: &Current) -> Result<Arc<Snapshot<I::Ready>>, Error> {
@@ -164,6 +160,12 @@ impl<I: Inject> Presentation<I> {
             fresh_until: current.plan.stale,
             ready: Arc::new(self.inject.ready(&current.token)?),
         })
+    }
+}
+
+impl From<Result<Generation, Error>> for Boarding {
+    fn from(put: Result<Generation, Error>) -> Self {
+        put.map_or_else(Self::Denied, Self::Aboard)
     }
 }
 

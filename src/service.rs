@@ -14,11 +14,11 @@ use crate::event::{Event, WithoutToken};
 use crate::future::ResponseFuture;
 use crate::inject::{Authorization, Inject};
 use crate::origin::{NoToken, Origins, Outside};
-use crate::presentation::{Boarding, Presentation, Recent};
+use crate::presentation::{Presentation, Recent};
 use crate::provider::TokenRequest;
 use crate::replay::{Auto, Head, Replay};
 use crate::stripe::{Anchor, Handle, Striped};
-use crate::tokens::Engine;
+use crate::tokens::{Admission, Engine};
 
 /// A service whose requests carry the current token. Made by [`TokenLayer`](crate::TokenLayer).
 ///
@@ -98,10 +98,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         };
         // Kept before the token is put on it.
         let mut kept = None;
-        let mut request = match moored.replay.keeps(&request) {
-            true => moored.keep(request, &mut kept),
-            false => moored.replay.pass(request),
-        };
+        let mut request = moored.prepare(request, &mut kept, Head::keep);
         let moored = moored.clone();
         if !moored.presentation.offer(snapshot, &mut request) {
             drop(kept);
@@ -139,23 +136,33 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
             Err(Outside::Nowhere) => return self.fail(moored, Error::new(Kind::NoAuthority)),
             Err(Outside::Recursion) => return self.fail(moored, Error::new(Kind::Recursion)),
         };
-        let mut kept = None;
-        let request = match core.replay.keeps(&request) {
-            true => core.keep(request, &mut kept),
-            false => core.replay.pass(request),
-        };
-        let (mut head, body) = request.into_parts();
-        match core.presentation.board(&mut head) {
-            Boarding::Aboard(generation) => {
-                let future = send(&mut self.inner, Request::from_parts(head, body));
-                ResponseFuture::sending(moored, future, Some(Attempt::first(Some(generation), origin, kept)))
+        match core.engine().admit() {
+            Admission::Use(current) => {
+                // Kept before the token is put on it.
+                let mut kept = None;
+                let (mut head, body) = core.prepare(request, &mut kept, Head::keep).into_parts();
+                match core.presentation.put(&current, &mut head) {
+                    Ok(generation) => {
+                        let future = send(&mut self.inner, Request::from_parts(head, body));
+                        ResponseFuture::sending(moored, future, Some(Attempt::first(Some(generation), origin, kept)))
+                    }
+                    Err(error) => self.fail(moored, error),
+                }
             }
-            Boarding::Wait(landing) => {
+            Admission::Wait(landing) => {
+                let mut kept = None;
+                // While the request has its head, no copy is needed.
+                let request = core.prepare(request, &mut kept, |_| Head::unsent());
                 // Gives back the permit of the service that was polled ready: the fetch may need it.
                 self.inner = core.prototype();
-                ResponseFuture::waiting(moored, landing, (head, body), origin, kept)
+                ResponseFuture::waiting(
+                    moored,
+                    landing,
+                    request.into_parts(),
+                    Attempt::first(None, origin, kept),
+                )
             }
-            Boarding::Denied(error) => self.fail(moored, error),
+            Admission::Deny(error) => self.fail(moored, error),
         }
     }
 
@@ -276,19 +283,40 @@ impl<S, R, C, I: Inject> Core<S, R, C, I> {
         }
     }
 
-    /// What a second attempt is made of, as far as it is kept.
     #[inline]
-    fn keep<B>(&self, request: Request<B>, kept: &mut Option<Kept<R::Saved>>) -> Request<R::Body>
+    fn keep<B>(
+        &self,
+        request: Request<B>,
+        kept: &mut Option<Kept<R::Saved>>,
+        head_of: impl FnOnce(&request::Parts) -> Head,
+    ) -> Request<R::Body>
     where
         R: Replay<B>,
     {
         let (head, body) = request.into_parts();
         let (body, saved) = self.replay.prepare(body);
         *kept = saved.map(|body| Kept {
-            head: Head::keep(&head),
+            head: head_of(&head),
             body,
         });
         Request::from_parts(head, body)
+    }
+
+    /// The request as it is sent first, and what a second attempt is made of, as far as it is kept.
+    #[inline]
+    fn prepare<B>(
+        &self,
+        request: Request<B>,
+        kept: &mut Option<Kept<R::Saved>>,
+        head_of: impl FnOnce(&request::Parts) -> Head,
+    ) -> Request<R::Body>
+    where
+        R: Replay<B>,
+    {
+        match self.replay.keeps(&request) {
+            true => self.keep(request, kept, head_of),
+            false => self.replay.pass(request),
+        }
     }
 }
 
