@@ -148,7 +148,7 @@ where
     type Output = Result<Response<C::Body>, BoxError>;
 
     /// The short way, because almost every call takes it.
-    #[inline(always)]
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         let StateProj::Sending { future } = this.state.project() else {

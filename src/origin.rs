@@ -73,7 +73,7 @@ impl Origins {
     }
 
     /// Where a request would go, if the token may go with it.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<u64, Outside> {
         // Almost every request of almost every layer, without a call.
         if let (Some(scheme), Some(authority), Some(first)) = (uri.scheme(), uri.authority(), self.listed.first())
@@ -266,7 +266,7 @@ impl Origin {
     }
 
     /// As almost every URL writes it: lower case, no port that goes without saying.
-    #[inline(always)]
+    #[inline]
     fn is_as_written(&self, scheme: &Scheme, authority: &Authority) -> bool {
         self.is_https && scheme.as_str() == "https" && authority.as_str() == self.shortest
     }
