@@ -166,6 +166,11 @@ impl RefreshPolicy {
         self
     }
 
+    /// How long past its expiry a token goes out when no other can be had, if it does at all.
+    pub(crate) fn beyond_expiry(&self) -> Option<Duration> {
+        Some(self.static_stability).filter(|extra| !extra.is_zero())
+    }
+
     /// Whether tokens are renewed without traffic.
     ///
     /// Default: what the provider says ([`TokenProvider::keeps_alive`](crate::TokenProvider::keeps_alive)),

@@ -166,10 +166,11 @@ impl Desk {
         (alive && current.plan.freshness(wall) != Freshness::Expired).then_some(current)
     }
 
-    /// The current token past its expiry, if the policy lets it go out when no other can be had.
-    pub(super) fn last_resort(&self, wall: Wall, policy: &RefreshPolicy) -> Option<Arc<Current>> {
+    /// The current token, until so long past its expiry. For who has asked the policy whether it goes out then
+    /// at all: which clock says that its time is over does not count here.
+    pub(super) fn last_resort(&self, wall: Wall, extra: Duration) -> Option<Arc<Current>> {
         let current = self.current.as_ref().filter(|_| self.refused.is_none())?;
-        (wall < current.plan.dies.after(policy.static_stability)).then(|| current.clone())
+        (wall < current.plan.dies.after(extra)).then(|| current.clone())
     }
 
     /// What the monotonic clock missed of the backoff.

@@ -162,10 +162,8 @@ impl Engine {
             return Some(current);
         }
         // Everyone whose fetch failed comes by here at once: no lock, unless there may be something to find.
-        if self.policy.static_stability.is_zero() {
-            return None;
-        }
-        self.desk().last_resort(wall, &self.policy)
+        let extra = self.policy.beyond_expiry()?;
+        self.desk().last_resort(wall, extra)
     }
 
     /// A fetch that nobody waits for, if one is due.

@@ -46,13 +46,24 @@ async fn what_is_kept_alive_is_due_at_the_instant_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn static_stability_ends_at_its_instant() {
-    let policy = RefreshPolicy::default().static_stability(HOUR);
     let (tokens, _) = tokens_of(first_of(HOUR, down), |b| b);
     tokens.get().await.unwrap();
     let desk = tokens.engine().desk();
     let end = desk.current.as_ref().unwrap().plan.dies.after(HOUR);
-    assert!(desk.last_resort(end.before(MILLISECOND), &policy).is_some());
-    assert!(desk.last_resort(end, &policy).is_none());
+    assert!(desk.last_resort(end.before(MILLISECOND), HOUR).is_some());
+    assert!(desk.last_resort(end, HOUR).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_over_by_one_clock_is_a_last_resort_only_with_static_stability() {
+    for extra in [Duration::ZERO, MINUTE] {
+        let policy = RefreshPolicy::default().static_stability(extra);
+        let (tokens, _) = tokens_of(first_of(HOUR, down), |b| b.policy(policy));
+        let token = tokens.get().await.unwrap();
+        // The wall clock has an hour to go.
+        tokens.engine().elapse(token.generation().unwrap());
+        assert_eq!(tokens.engine().last_resort().is_some(), !extra.is_zero());
+    }
 }
 
 #[tokio::test(start_paused = true)]
