@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::error::Error;
 use crate::percent;
 use crate::stripe::Striped;
-use crate::token::Token;
+use crate::token::{Token, is_all};
 
 /// Puts a token on a request.
 ///
@@ -445,7 +445,7 @@ fn ready_header(pieces: &[&str]) -> Result<ReadyHeader, Error> {
     let whole = Arc::new(Zeroizing::new(pieces.concat()));
     // As `HeaderValue` has it, which would make a copy that nobody wipes.
     let fits = |byte| byte == b'\t' || (b' '..=b'~').contains(&byte);
-    if !whole.bytes().all(fits) {
+    if !is_all(&whole, fits) {
         return Err(Error::config(
             "token",
             "does not fit into a header: it holds a control character or is not ASCII",

@@ -221,6 +221,9 @@ impl Token {
         if secret.is_empty() {
             return Some("the token is empty".into());
         }
+        if is_visible(secret) {
+            return None;
+        }
         let at = secret.bytes().position(|byte| !byte.is_ascii_graphic())?;
         Some(format!(
             "the token holds the byte {:#04x} at offset {at}, and only visible ASCII may be sent (RFC 6749 A.12); \
@@ -357,6 +360,17 @@ impl From<&str> for Secret<String> {
     fn from(value: &str) -> Self {
         Self::new(value.into())
     }
+}
+
+/// Whether it is visible ASCII without a space, all of it.
+pub(crate) fn is_visible(secret: &str) -> bool {
+    is_all(secret, |byte| byte.is_ascii_graphic())
+}
+
+/// Whether every byte of a text is such a one. Ends with the last of them and not before, so that the compiler takes
+/// many at a time: tokens are long, and almost all are good.
+pub(crate) fn is_all(text: &str, fits: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(true, |all, byte| all & fits(byte))
 }
 
 /// What a [`Secret`] can overwrite: text and JSON. Sealed.

@@ -9,6 +9,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::clock::A_YEAR;
+use crate::token::is_all;
 
 /// How long to wait, by `Retry-After`. At most an hour is obeyed.
 ///
@@ -39,7 +40,7 @@ pub(super) fn may_have_committed(status: StatusCode) -> bool {
 }
 
 pub(super) fn is_printable(text: &str) -> bool {
-    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+    is_all(text, |byte| (b' '..=b'~').contains(&byte))
 }
 
 /// Whole seconds, rounded down, at most a year; nothing and zero are unknown.
@@ -90,6 +91,11 @@ pub(super) fn json(body: &[u8]) -> Result<Value, &'static str> {
 
 /// Counts brackets outside of strings; what is not JSON is left to the parser.
 fn nests_deeper_than(limit: usize, body: &[u8]) -> bool {
+    // Almost no answer has as many, in strings or not, and to count them is quick.
+    let opening = body.iter().filter(|byte| matches!(byte, b'{' | b'['));
+    if opening.count() <= limit {
+        return false;
+    }
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for byte in body {
         match byte {

@@ -15,7 +15,7 @@ use crate::provider::exchange::{Answer, Hidden};
 use crate::provider::reading::{
     NOT_AN_OBJECT, TWICE, date, is_printable, json, may_have_committed, retry_after, seconds,
 };
-use crate::token::Secret;
+use crate::token::{Secret, is_visible};
 
 /// What was granted (RFC 6749 §5.1).
 pub(super) struct Issued {
@@ -80,7 +80,7 @@ impl Reading<'_> {
         let access_token = text(fields, "access_token")
             .ok()
             .flatten()
-            .filter(|token| token.bytes().all(|byte| byte.is_ascii_graphic()))
+            .filter(|token| is_visible(token))
             .ok_or_else(|| malformed("access_token is not a string of visible ASCII"))?;
         let life =
             seconds(fields.get("expires_in")).map_err(|()| malformed("expires_in is not a number of seconds"))?;
