@@ -5,18 +5,17 @@
 //! token and layer ([`Inject::ready`]); a call only [puts](Inject::put) it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, Entry, IntoHeaderName, MaxSizeReached};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
-use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::percent;
 use crate::stripe::Striped;
-use crate::token::{Token, is_all};
+use crate::token::{Secret, Token, is_all};
 
 /// Puts a token on a request.
 ///
@@ -88,14 +87,29 @@ impl Authorization {
     }
 }
 
-/// What [`Authorization`] and [`Header`] make of a token: its header value, one for each lane of threads.
+/// What [`Authorization`] and [`Header`] make of a token: its header value, one for each lane of threads that asks.
+///
+/// Each has a count of its own, so that clones on two cores write to nothing that they share. What is only read they
+/// do share: the secret is in memory once.
 #[derive(Debug)]
-pub struct ReadyHeader(Striped<HeaderValue>);
+pub struct ReadyHeader {
+    text: Arc<Secret<String>>,
+    lanes: Striped<OnceLock<HeaderValue>>,
+}
 
 impl ReadyHeader {
     #[inline]
     fn value(&self) -> HeaderValue {
-        self.0.here().clone()
+        self.lanes.here().get_or_init(|| self.lane()).clone()
+    }
+
+    #[cold]
+    fn lane(&self) -> HeaderValue {
+        let lane = Bytes::from_owner(Lane(self.text.clone()));
+        // Checked when it was made.
+        let mut value = HeaderValue::from_maybe_shared(lane).unwrap_or(HeaderValue::from_static(""));
+        value.set_sensitive(true);
+        value
     }
 }
 
@@ -360,7 +374,6 @@ impl Inject for Cookie {
     }
 
     fn put(&self, ready: &ReadyHeader, head: &mut request::Parts) {
-        let ours = ready.0.here();
         let Ok(Entry::Occupied(mut theirs)) = head.headers.try_entry(COOKIE) else {
             put_header(COOKIE, ready, head);
             return;
@@ -377,7 +390,7 @@ impl Inject for Cookie {
                 joined.extend_from_slice(b"; ");
             }
         }
-        joined.extend_from_slice(ours.as_bytes());
+        joined.extend_from_slice(ready.text.expose().as_bytes());
         // Made of pieces of header values, so it is one.
         if let Ok(mut value) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
             value.set_sensitive(true);
@@ -439,34 +452,29 @@ where
     }
 }
 
-/// One value for each lane, each with a count of its own, so that clones on two cores write to nothing that they
-/// share. What is only read they do share: the secret is in memory once.
 fn ready_header(pieces: &[&str]) -> Result<ReadyHeader, Error> {
-    let whole = Arc::new(Zeroizing::new(pieces.concat()));
+    let whole = Secret::new(pieces.concat());
     // As `HeaderValue` has it, which would make a copy that nobody wipes.
     let fits = |byte| byte == b'\t' || (b' '..=b'~').contains(&byte);
-    if !is_all(&whole, fits) {
+    if !is_all(whole.expose(), fits) {
         return Err(Error::config(
             "token",
             "does not fit into a header: it holds a control character or is not ASCII",
         ));
     }
-    Ok(ReadyHeader(Striped::new(|| {
-        let lane = Bytes::from_owner(Lane(whole.clone()));
-        // Checked above; every lane holds the same bytes.
-        let mut value = HeaderValue::from_maybe_shared(lane).unwrap_or(HeaderValue::from_static(""));
-        value.set_sensitive(true);
-        value
-    })))
+    Ok(ReadyHeader {
+        text: Arc::new(whole),
+        lanes: Striped::new(OnceLock::new),
+    })
 }
 
 /// The bytes, as one lane has them; its alignment keeps the reference count that `Bytes` puts beside it alone.
 #[repr(align(128))]
-struct Lane(Arc<Zeroizing<String>>);
+struct Lane(Arc<Secret<String>>);
 
 impl AsRef<[u8]> for Lane {
     fn as_ref(&self) -> &[u8] {
-        self.0.as_bytes()
+        self.0.expose().as_bytes()
     }
 }
 
@@ -532,6 +540,22 @@ mod tests {
         assert_eq!(offer(&Authorization::new(), &[("a", "1")]), taken);
         let key = Header::new(HeaderName::from_static("x-api-key")).prefix("Key ");
         assert_eq!(offer(&key, &[]), (vec!["x-api-key: Key test-a".to_owned()], true));
+    }
+
+    #[test]
+    fn a_lane_has_its_value_from_when_a_thread_asks_and_the_secret_is_in_memory_once() {
+        let ready = Authorization::new().ready(&Token::bearer("test-a")).unwrap();
+        let made = || Arc::strong_count(&ready.text) - 1;
+        assert_eq!(made(), 0);
+        let mine = [ready.value(), ready.value()];
+        assert_eq!(made(), 1);
+        let theirs = std::thread::scope(|scope| scope.spawn(|| ready.value()).join().unwrap());
+        assert!(made() <= 2);
+        assert_eq!(
+            (&mine[0], mine[0].as_bytes().as_ptr()),
+            (&theirs, theirs.as_bytes().as_ptr())
+        );
+        assert!(mine[1].is_sensitive() && theirs.is_sensitive());
     }
 
     #[test]

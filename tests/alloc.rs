@@ -111,7 +111,7 @@ fn a_clone_that_is_called_on_another_thread_allocates_nothing() {
     }
     drop(send);
     let counted = thread.join().unwrap();
-    // What the first makes, its lane keeps: the token's snapshot and a page.
+    // What the first makes, its lane keeps: the token's snapshot and value, and a page.
     assert_eq!(counted[1..], [0; 9], "{counted:?}");
 }
 
