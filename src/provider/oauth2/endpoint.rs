@@ -101,7 +101,8 @@ pub(super) use endpoint_methods;
 
 #[derive(Clone)]
 pub(super) struct TokenEndpoint {
-    pub(super) url: String,
+    /// Or what is wrong with it.
+    url: Result<Uri, &'static str>,
     pub(super) client_id: String,
     pub(super) client_secret: Option<Secret<String>>,
     pub(super) client_auth: Option<ClientAuth>,
@@ -116,7 +117,7 @@ pub(super) struct TokenEndpoint {
 impl TokenEndpoint {
     pub(super) fn new(url: String, client_id: String) -> Self {
         Self {
-            url,
+            url: uri(&url),
             client_id,
             client_secret: None,
             client_auth: None,
@@ -137,7 +138,10 @@ impl TokenEndpoint {
         grant: &[(&str, &str)],
         scope: &str,
     ) -> Result<Granted, FetchError> {
-        let url = uri(&self.url).map_err(|advice| FetchError::config(format!("token_url: {advice}")))?;
+        let url = self
+            .url
+            .clone()
+            .map_err(|advice| FetchError::config(format!("token_url: {advice}")))?;
         let host = url.host().unwrap_or_default().to_owned();
         let hidden = Hidden::of(|needles| {
             self.hide(grant, needles);
@@ -157,7 +161,7 @@ impl TokenEndpoint {
 
     /// Names every wrong field.
     pub(super) fn check(&self, faults: &mut Faults) {
-        if let Err(advice) = uri(&self.url) {
+        if let Err(advice) = self.url {
             faults.add("token_url", advice);
         }
         if self.client_id.is_empty() {
@@ -276,14 +280,13 @@ impl TokenEndpoint {
         for (_, value) in self.extras.iter().filter(|(_, value)| value.expose().len() >= 8) {
             needles.add(value.expose());
         }
-        let url = uri(&self.url);
-        needles.add(url.as_ref().ok().and_then(Uri::query).unwrap_or_default());
+        needles.add(self.url.as_ref().ok().and_then(Uri::query).unwrap_or_default());
     }
 }
 
 impl fmt::Debug for TokenEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = uri(&self.url).ok().and_then(|url| url.host().map(str::to_owned));
+        let host = self.url.as_ref().ok().and_then(Uri::host);
         f.debug_struct("TokenEndpoint")
             .field("host", &host)
             .field("client_id", &self.client_id)
