@@ -336,6 +336,12 @@ impl<T: Wipe> Secret<T> {
     pub fn expose(&self) -> &T {
         &self.0
     }
+
+    /// So that it can be moved on: a copy would be one more to be wiped.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn expose_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
 }
 
 impl<T: Wipe> Drop for Secret<T> {

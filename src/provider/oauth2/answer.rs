@@ -4,6 +4,7 @@
 //! (RFC 6749 §5.2); whatever a gateway, a firewall or a broken proxy puts in between is transient.
 //! Prose (`error_description`) is never quoted, because issuers have echoed tokens in it.
 
+use std::mem;
 use std::time::{Duration, SystemTime};
 
 use http::header::CONTENT_TYPE;
@@ -54,8 +55,8 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn success(&self) -> Result<Issued, FetchError> {
-        let fields = self.fields().map_err(|flaw| self.malformed(flaw))?;
-        match fields.expose() {
+        let mut fields = self.fields().map_err(|flaw| self.malformed(flaw))?;
+        match fields.expose_mut() {
             Value::Object(fields) => {
                 if let Some(code) = error_code(fields).map_err(|flaw| self.malformed(flaw))? {
                     return Err(self.verdict(code));
@@ -66,7 +67,7 @@ impl Reading<'_> {
         }
     }
 
-    fn issued(&self, fields: &Map<String, Value>) -> Result<Issued, FetchError> {
+    fn issued(&self, fields: &mut Map<String, Value>) -> Result<Issued, FetchError> {
         let refresh_token = text(fields, "refresh_token")
             .ok()
             .filter(|token| is_printable(token.unwrap_or_default()))
@@ -77,7 +78,7 @@ impl Reading<'_> {
             None => error,
         };
         let malformed = |flaw| salvaged(self.malformed(flaw));
-        let access_token = text(fields, "access_token")
+        text(fields, "access_token")
             .ok()
             .flatten()
             .filter(|token| is_visible(token))
@@ -91,14 +92,16 @@ impl Reading<'_> {
                 self.host
             ))));
         }
+        let type_assumed = token_type.is_none();
         Ok(Issued {
-            access_token: access_token.into(),
             life,
             // A hint only: one that cannot be read is none.
             refresh_in: seconds(fields.get("refresh_in")).ok().flatten(),
-            refresh_token: refresh_token.map(Secret::from),
             scope: scope(fields.get("scope")),
-            type_assumed: token_type.is_none(),
+            type_assumed,
+            refresh_token: taken(fields, "refresh_token"),
+            // Seen above.
+            access_token: taken(fields, "access_token").unwrap_or_else(|| Secret::from("")),
             date: date(&self.answer.headers),
         })
     }
@@ -240,6 +243,14 @@ fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
         Some(_) => Err(()),
+    }
+}
+
+/// A field of text, moved out of the answer.
+fn taken(fields: &mut Map<String, Value>, name: &str) -> Option<Secret<String>> {
+    match fields.get_mut(name) {
+        Some(Value::String(text)) if !text.is_empty() => Some(Secret::new(mem::take(text))),
+        _ => None,
     }
 }
 

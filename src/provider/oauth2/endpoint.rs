@@ -1,6 +1,7 @@
 //! The token endpoint, and how this client speaks to it: what all grants share.
 
 use std::fmt;
+use std::mem;
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -305,8 +306,9 @@ pub(super) struct Granted {
 impl Granted {
     /// The token, where `asked` was the scope in force for the request (empty: none known).
     pub(super) fn into_token(self, asked: &str) -> Token {
-        let issued = self.issued;
-        let mut token = Token::bearer(issued.access_token.expose().as_str()).issued_at(self.sent_at);
+        let mut issued = self.issued;
+        let secret = mem::take(issued.access_token.expose_mut());
+        let mut token = Token::bearer(secret).issued_at(self.sent_at);
         if let Some(life) = issued.life {
             token = token.expires_in(life);
         }
