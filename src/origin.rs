@@ -78,7 +78,7 @@ impl Origins {
         // Almost every request of almost every layer, without a call.
         if let (Some(scheme), Some(authority), Some(first)) = (uri.scheme(), uri.authority(), self.listed.first())
             && first.is_as_written(scheme, authority)
-            && !headers.contains_key(&HOST)
+            && !has_host(headers)
         {
             return Ok(first.place);
         }
@@ -179,6 +179,7 @@ pub(crate) fn route_of(place: u64, path: &str) -> u64 {
 }
 
 const PEER: u64 = 0;
+const FEW: usize = 16;
 const HASH: BuildHasherDefault<DefaultHasher> = BuildHasherDefault::new();
 
 fn place_of(authority: &str) -> u64 {
@@ -187,6 +188,15 @@ fn place_of(authority: &str) -> u64 {
         .bytes()
         .for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
     hasher.finish()
+}
+
+/// Looks at one name after the other, as long as they are few: to hash a name takes longer.
+#[inline]
+fn has_host(headers: &HeaderMap) -> bool {
+    if headers.keys_len() > FEW {
+        return headers.contains_key(&HOST);
+    }
+    headers.keys().any(|name| *name == HOST)
 }
 
 /// A shared front end routes by `Host`: one that differs would take the token to somebody else.
@@ -359,6 +369,24 @@ mod tests {
         let other = check(&both, "https://api.example.com/", &["files.example.com"]);
         assert!(other.is_err(), "listed, but not where the URL goes");
         assert!(!to(&["evil.com"]) && !to(&["api.example.com", "evil.com"]) && !to(&[""]));
+    }
+
+    #[test]
+    fn a_foreign_host_header_is_found_among_any_number_of_others() {
+        let origins = Origins::only("https://api.example.com").unwrap();
+        for others in [0, 1, FEW - 1, FEW, 3 * FEW] {
+            let mut head = head("https://api.example.com/", &[]);
+            for other in 0..others {
+                let name = http::HeaderName::try_from(format!("x-{other}")).unwrap();
+                head.headers.insert(name, http::HeaderValue::from_static("1"));
+            }
+            assert!(origins.check(&head.uri, &head.headers).is_ok());
+            head.headers.insert(HOST, http::HeaderValue::from_static("evil.com"));
+            assert_eq!(
+                origins.check(&head.uri, &head.headers),
+                Err(Outside::Elsewhere(WithoutToken::Host))
+            );
+        }
     }
 
     #[test]
