@@ -373,8 +373,11 @@ fn basic(id: &str, secret: &str) -> http::Result<HeaderValue> {
     pair.extend(byte_serialize(id.as_bytes()));
     pair.push(':');
     pair.extend(byte_serialize(secret.as_bytes()));
-    let header = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(&*pair))));
-    let mut header = HeaderValue::from_str(&header)?;
+    // Room for all of it, as in `form`.
+    let mut header = Zeroizing::new(String::with_capacity(BASIC.len() + pair.len().div_ceil(3) * 4));
+    header.push_str(BASIC);
+    STANDARD.encode_string(&*pair, &mut header);
+    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(header))?;
     header.set_sensitive(true);
     Ok(header)
 }
@@ -405,6 +408,7 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
+const BASIC: &str = "Basic ";
 const FULL_URL: &str = "write a full URL, https://login.example.com/token";
 const CONTROL: &str = "it holds a control character, such as the newline at the end of a file; trim it";
 const NO_CLIENT: &str = "none is given; call .client(service) with an HTTPS client, or enable feature `client`";
