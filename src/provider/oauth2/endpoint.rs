@@ -141,22 +141,22 @@ impl TokenEndpoint {
     ) -> Result<Granted, FetchError> {
         let url = self
             .url
-            .clone()
+            .as_ref()
             .map_err(|advice| FetchError::config(format!("token_url: {advice}")))?;
-        let host = url.host().unwrap_or_default().to_owned();
+        let host = url.host().unwrap_or_default();
         let hidden = Hidden::of(|needles| {
             self.hide(grant, needles);
             needles.add(context.previous().map_or("", Token::secret));
         });
         let request = self
-            .request(url, grant, scope)
+            .request(url.clone(), grant, scope)
             .map_err(|_| FetchError::config("client_id, client_secret: together too long for a header"))?;
         let client = self
             .client()
             .ok_or_else(|| FetchError::config(format!("client: {NO_CLIENT}")))?;
         let sent_at = context.now();
         let answer = client.send(request, context, &hidden).await?;
-        let issued = answer::read(&answer, &host, &hidden, context.now())?;
+        let issued = answer::read(&answer, host, &hidden, context.now())?;
         Ok(Granted { issued, sent_at })
     }
 
