@@ -241,7 +241,8 @@ impl Inject for Header {
 
 /// A query parameter: `?access_token=<token>`, percent-encoded. Replaces every parameter of that name.
 ///
-/// URLs end up in logs; use it only where the API knows nothing else. Source: RFC 6750 §2.3.
+/// URLs end up in logs, and in the `Referer` of a client that follows redirects itself (reqwest); use it only where the
+/// API knows nothing else. Source: RFC 6750 §2.3.
 #[derive(Clone, Debug)]
 pub struct Query {
     name: String,

@@ -20,17 +20,26 @@
 //! | request body | replayed |
 //! |---|---|
 //! | none, text, bytes, JSON, a form | by default: reqwest has them in memory, and nothing is copied |
-//! | a stream, a file, multipart | with `.replay_via(reqwest::Body::wrap)`, up to 64 KiB of it |
+//! | a stream, a file, multipart | with `.replay_via(reqwest::Body::wrap)`, up to 64 KiB; every body is a stream to reqwest then, and it follows no 307 or 308 with one |
 //!
-//! All else is as with any other client. The response is the client's own, with its URL, its time limits and its body;
-//! an error of the client is a [`reqwest::Error`] within the [`BoxError`]. [`NoToken`](crate::NoToken)
-//! goes on an `http::Request`, which `reqwest::Request::try_from` takes with its extensions.
+//! All else is as with any other client. The response is the client's own, with its URL and its body. An error of the
+//! client is a [`reqwest::Error`] within the [`BoxError`]; its URL has lost its query, where the token may be.
+//! [`NoToken`](crate::NoToken) goes on an `http::Request`, which `reqwest::Request::try_from` takes with its extensions.
 //!
-//! **Redirects** are followed by reqwest, below the layer. It takes `Authorization` and `Cookie` along within host and
-//! port only (also from https to http: seanmonstar/reqwest#3034), but any other header to everywhere. So where a token
-//! is presented in a header of its own, or an API might redirect to plain http, build the client with
-//! `redirect::Policy::none()`; tower-http's `FollowRedirect` above the layer is safe for requests of `http`. An answer from
-//! where the token may not go says nothing of the token: a 401 of that host is handed on.
+//! | of the client | with the layer |
+//! |---|---|
+//! | `timeout`, its own or the request's | counts each attempt afresh, and not the wait for a token; a `tower::timeout` above counts everything |
+//! | `default_headers` with an `Authorization` | go where the token does not; one on the request itself is left alone |
+//!
+//! **Redirects** are followed by reqwest, below the layer. It takes `Authorization` and `Cookie` along within scheme, host
+//! and port only (before seanmonstar/reqwest#3034 also from https to http), but any other header to everywhere, and
+//! tells the next host in `Referer` where it comes from, query and all. So where a token is presented in a header of its own
+//! or in the query, build the client with `redirect::Policy::none()`; for the query `referer(false)` will do as well. tower-http's
+//! `FollowRedirect` above the layer is safe for requests of `http`. An answer from where the token may not go says nothing of
+//! the token: a 401 of that host is handed on.
+//!
+//! **A token in the query** is also in [`Response::url`], and so in the `Debug` of a response and in what `error_for_status`
+//! says. Do not print these.
 //!
 //! **What it costs** beside the layer's usual price: the URL is parsed once on the way in and once on the way out, because
 //! reqwest has no other door. That takes six allocations, a small part of the client's own.
@@ -143,12 +152,20 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().way.project() {
             WayProj::Called { future } => {
-                let answer = ready!(future.poll(cx))?;
+                let answer = ready!(future.poll(cx)).map_err(without_query)?;
                 Poll::Ready(Ok(Answer::close(answer.map(Into::into))))
             }
             WayProj::Invalid { error } => Poll::Ready(Err(error.take().map_or_else(future::spent, BoxError::from))),
         }
     }
+}
+
+/// The client's errors print their URL, and a token may be in its query.
+fn without_query(mut error: BoxError) -> BoxError {
+    if let Some(url) = error.downcast_mut().and_then(::reqwest::Error::url_mut) {
+        url.set_query(None);
+    }
+    error
 }
 
 impl<S, R, C, I> fmt::Debug for ResponseFuture<S, R, C, I>
@@ -340,7 +357,8 @@ impl http_body::Body for Answer {
 
     fn is_end_stream(&self) -> bool {
         match (&self.response, &self.body) {
-            (Some(response), _) => response.content_length() == Some(0),
+            // Nothing more to read may still be trailers.
+            (Some(_), _) => false,
             (None, body) => body.as_ref().is_none_or(Body::is_end_stream),
         }
     }

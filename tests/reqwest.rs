@@ -11,15 +11,17 @@ use std::time::Duration;
 use allocation_counter::measure;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Response, StatusCode, Version};
-use http_body_util::{Full, StreamBody};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::Frame;
 use reqwest::{Body, Client, Method, Request, ResponseBuilderExt, Url};
 use tower::limit::ConcurrencyLimit;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_token::reqwest::Http;
 use tower_token::{
-    BodyCode, Error, Never, NoToken, Origins, Replay, StatusIn, TokenLayer, TokenService, Tokens, classify_fn,
+    BodyCode, Error, Never, NoToken, Origins, Query, Replay, StatusIn, TokenLayer, TokenService, Tokens, classify_fn,
 };
 
 use support::{at_once, issuer};
@@ -104,7 +106,7 @@ impl Api {
             let api = api.clone();
             async move {
                 let body = request.body_mut().take().unwrap_or_default();
-                let body = http_body_util::BodyExt::collect(body).await?.to_bytes();
+                let body = body.collect().await?.to_bytes();
                 let token = request
                     .headers()
                     .get("authorization")
@@ -348,6 +350,38 @@ async fn a_status_of_ones_own_and_a_closure_are_refusals() {
     assert_is_whole(send(&client, post("a")).await.unwrap(), StatusCode::OK, "welcome").await;
 }
 
+/// Whoever hands an answer on by `is_end_stream`, as hyper's server does, would drop them.
+#[tokio::test]
+async fn an_answer_without_data_is_not_over_before_its_trailers() {
+    let api = service_fn(|_: Request| async {
+        let trailers = HeaderMap::from_iter([("x-end".parse().unwrap(), HeaderValue::from_static("a"))]);
+        let body = Empty::<Bytes>::new().with_trailers(async { Some(Ok(trailers)) });
+        Ok::<_, BoxError>(reqwest::Response::from(Response::new(Body::wrap(body))))
+    });
+    let request = http::Request::get(URL).body(Body::default()).unwrap();
+    let answer = Http::new(api).oneshot(request).await.unwrap();
+    assert!(!answer.body().is_end_stream());
+    assert_eq!(
+        answer.into_body().collect().await.unwrap().trailers().unwrap()["x-end"],
+        "a"
+    );
+}
+
+/// The client's error prints the URL that the layer made, with the token in it.
+#[tokio::test]
+async fn a_clients_error_does_not_print_the_token_that_is_in_the_query() {
+    let (tokens, _) = at_once();
+    let nobody = "http://127.0.0.1:1";
+    let layer = TokenLayer::new(&tokens, Origins::only(nobody).unwrap()).inject(Query::new("access_token"));
+    let request = Request::new(Method::GET, format!("{nobody}/path?a=b").parse().unwrap());
+    let error = send(&layer.layer(Client::builder().no_proxy().build().unwrap()), request)
+        .await
+        .unwrap_err();
+    assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_connect());
+    assert!(error.to_string().contains(&format!("{nobody}/path")), "{error}");
+    assert!(!format!("{error} {error:?}").contains("test-0"), "{error:?}");
+}
+
 // ===== Composition =====
 
 #[tokio::test(start_paused = true)]
@@ -439,7 +473,6 @@ async fn a_fresh_call_allocates_for_the_url_in_its_two_forms_and_for_nothing_els
 #[tokio::test]
 async fn a_client_lives_through_an_expiry_and_a_revocation_and_fetches_its_tokens_with_reqwest() {
     use tower_token::oauth2::RefreshTokenGrant;
-    use tower_token::reqwest::Http;
     use tower_token::testkit;
 
     let issuer = testkit::Issuer::new();
