@@ -112,7 +112,7 @@ async fn tokens_by_hand_survive_two_revocations_within_a_minute_if_they_were_acc
     for fetched in 1..=5 {
         let token = tokens.get().await.unwrap();
         assert_eq!(token.secret(), format!("test-{fetched}"));
-        tokens.accept(&token);
+        tokens.accepted(&token);
         tokens.invalidate(&token);
     }
     // The next is refused by somebody who never accepts.
@@ -123,7 +123,7 @@ async fn tokens_by_hand_survive_two_revocations_within_a_minute_if_they_were_acc
     assert_eq!(issuer.fetches(), 6);
     // An acceptance by others, or of a token from elsewhere, changes nothing.
     let (others, _) = support::issuer();
-    tokens.accept(&others.get().await.unwrap());
+    tokens.accepted(&others.get().await.unwrap());
     tokens.invalidate(&tokens.get().await.unwrap());
     assert_eq!(tokens.get().await.unwrap().secret(), "test-6");
 }

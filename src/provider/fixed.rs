@@ -1,4 +1,4 @@
-//! A token that somebody else keeps: [`Fixed`].
+//! A token that does not change: [`Fixed`].
 
 use std::fmt;
 use std::future::{Future, ready};
@@ -11,7 +11,8 @@ use crate::token::{Secret, Token};
 /// One and the same token, for tests and for API keys.
 ///
 /// It is handed out again on every fetch and counts as good for a year each time. If a server refuses
-/// it, the request is sent once more, and for a minute that server's refusals go to the caller at once.
+/// it, the request is sent once more, and for a minute that server's refusals go to the caller at once. A token that
+/// somebody else renews, in a file or a variable, is not one: have a [`provider_fn`](crate::provider_fn) read it each time.
 #[derive(Clone)]
 pub struct Fixed {
     secret: Secret<String>,

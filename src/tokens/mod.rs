@@ -156,7 +156,7 @@ impl Tokens {
     ///
     /// Compares: if a newer token is in place, or this one came from other `Tokens`, nothing happens. Counts as
     /// a refusal: the next token is fetched at once if this is called within a tokio runtime, otherwise when one is
-    /// needed; and a new token that nobody has seen [accepted](Self::accept) can be refused like this once a minute.
+    /// needed; and a new token that nobody has seen [accepted](Self::accepted) can be refused like this once a minute.
     pub fn invalidate(&self, token: &Token) {
         let concerned = token.generation_at(self.engine.id());
         let in_place = self.engine.desk().current.as_ref().map(|current| current.generation);
@@ -168,10 +168,10 @@ impl Tokens {
 
     /// Says that a server accepted `token`, for callers that put it on a request themselves. Layers do this for theirs.
     ///
-    /// Without it, a token that is refused within a minute of its fetch looks like one that an API would never take,
-    /// and is not replaced until the minute is over. An answer of 2xx or 3xx is an acceptance; a gateway's 502 is none.
-    /// Costs a comparison.
-    pub fn accept(&self, token: &Token) {
+    /// Without it, the second refusal within a minute looks like an API that takes no token at all, and is answered by no
+    /// fetch until the minute is over. An answer of 2xx or 3xx is an acceptance; a gateway's 502 is none. Costs a comparison;
+    /// and a lock for a minute after a refusal.
+    pub fn accepted(&self, token: &Token) {
         if let Some(generation) = token.generation_at(self.engine.id()) {
             self.engine.accept(generation, || BY_HAND);
         }

@@ -30,7 +30,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let tokens = Tokens::new(stage.grant())?;
 
     // To the cluster of the config, which kube puts into the URL below us, and in any case nowhere else. kube's body
-    // can be neither wrapped nor made of nothing, but asked for a copy.
+    // cannot wrap another and has no `Default`; it can be asked for a copy.
     let layer = TokenLayer::new(&tokens, Origins::connected_peer()).replay(TryClone(Body::try_clone));
 
     // The client with kube's own stack, which is a boxed service and not `Clone`: so there is a buffer below us.

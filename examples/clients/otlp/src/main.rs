@@ -7,7 +7,7 @@
 //! Nothing leaves the machine. Eight callers record spans and have them exported while tokens expire and one is
 //! revoked; what is printed was counted by the collector, the issuer and the callers.
 //!
-//! An interceptor cannot wait, so that two things are to be done that the layer does elsewhere:
+//! An interceptor cannot wait, so the program does two things that the layer would do:
 //!
 //! * It takes the token in place, and on the exporter's thread, which has no runtime, it cannot have one fetched.
 //!   Hence the tokens are kept alive: a task of the runtime renews them, whoever looks.
@@ -110,7 +110,7 @@ impl<E: SpanExporter> SpanExporter for AgainIfRefused<E> {
                 result => {
                     // One that was accepted once is believed to be revoked when it is refused.
                     if result.is_ok() {
-                        self.tokens.accept(token);
+                        self.tokens.accepted(token);
                     }
                     return result;
                 }

@@ -67,11 +67,12 @@ impl Middleware for Authorized {
         // A stream has no second copy. It gets the server's answer, as does everybody while there is no newer token.
         let Some(again) = again else { return Ok(refusal) };
         match self.tokens.get().await {
-            Ok(newer) => {
+            // There may be no newer one: to an API that takes none, the refused token is not sent again.
+            Ok(newer) if newer.generation() != token.generation() => {
                 let response = next.run(with(&newer, again)?, extensions).await?;
                 Ok(self.judged(&newer, response))
             }
-            Err(_) => Ok(refusal),
+            _ => Ok(refusal),
         }
     }
 }
@@ -80,7 +81,7 @@ impl Authorized {
     /// A token that was accepted once is believed to be revoked when it is refused.
     fn judged(&self, token: &Token, response: Response) -> Response {
         if response.status().is_success() {
-            self.tokens.accept(token);
+            self.tokens.accepted(token);
         }
         response
     }

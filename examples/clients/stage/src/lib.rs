@@ -30,13 +30,13 @@ pub use orders::{json, order, orders, taken};
 use report::Report;
 pub use shelf::shelf;
 
-const RUN: Duration = Duration::from_secs(5);
+const RUN: Duration = Duration::from_secs(7);
 const CALLERS: usize = 8;
 /// What a caller does between two calls.
 const THINKS: Duration = Duration::from_millis(5);
 /// No call takes that long, unless it hangs.
 const GIVES_UP: Duration = Duration::from_secs(10);
-const TOKEN_LIVES: Duration = Duration::from_secs(2);
+const TOKEN_LIVES: Duration = Duration::from_secs(3);
 /// So that callers have something to wait for.
 const ISSUER_TAKES: Duration = Duration::from_millis(20);
 
@@ -49,7 +49,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Opens the issuer, on a port of loopback. Its tokens live for two seconds, so that a run of five sees several.
+    /// Opens the issuer, on a port of loopback. Its tokens live for three seconds, so that a run of seven sees several.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl Stage {
         self.gate.clone()
     }
 
-    /// Eight callers call `call` for five seconds, a few milliseconds apart; in the middle the issuer revokes the
+    /// Eight callers call `call` for seven seconds, a few milliseconds apart; in the middle the issuer revokes the
     /// token in use. Then prints the report: the exit code tells whether all was well.
     ///
     /// All is well if no call failed, each reached the server with a good token, the server refused the revoked

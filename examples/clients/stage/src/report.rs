@@ -47,8 +47,8 @@ impl Report {
         println!("{minted:>6}  tokens minted by the issuer, {seen} of them seen by the server");
 
         let wrong = self.wrong(&server, minted);
-        for wrong in &wrong {
-            println!("wrong: {wrong}");
+        for what in &wrong {
+            println!("wrong: {what}");
         }
         if let Some(first) = self.failures.first() {
             println!("the first failure: {}", chain(&**first));

@@ -19,7 +19,7 @@ where
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let origin = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move {
-        // No connection can be accepted any more: callers will tell.
+        // No connection can be accepted any more: callers will fail, and the report says so.
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(converse(stream, gate.clone(), answer.clone()));
         }
