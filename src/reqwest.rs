@@ -184,7 +184,8 @@ where
 
 /// A reqwest client as a service of `http::Request`s: for [token requests](self), and for layers that know no other.
 ///
-/// Any service of [`reqwest::Request`]s will do. The URL has to be an absolute one.
+/// Any service of [`reqwest::Request`]s will do. The URL has to be an absolute one. Where requests have another body, it is
+/// wrapped above: `.map_request(|request: http::Request<B>| request.map(reqwest::Body::wrap))`.
 #[derive(Clone, Debug)]
 pub struct Http<S = ::reqwest::Client> {
     inner: S,
