@@ -1,14 +1,17 @@
-//! A collector, and spans for it: what both ways to put the token on opentelemetry-otlp are tried with.
+//! A collector, and spans for it: what the ways to put the token on opentelemetry-otlp are tried with.
 
 use std::collections::HashSet;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
+use http::{Method, StatusCode};
 use opentelemetry::trace::{Tracer, TracerProvider};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use prost::Message;
 use stage::Gate;
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
@@ -33,7 +36,7 @@ struct Book {
 }
 
 impl Collector {
-    /// Takes spans on a port of loopback. Returns the endpoint, like `http://127.0.0.1:1234`.
+    /// Takes spans over gRPC, on a port of loopback. Returns the endpoint, like `http://127.0.0.1:1234`.
     ///
     /// # Errors
     ///
@@ -49,6 +52,36 @@ impl Collector {
         let server = Server::builder().add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
         Ok(format!("http://{at}"))
+    }
+
+    /// Takes spans over HTTP, to be [served](stage::Stage::serve).
+    ///
+    /// `POST /v1/traces` is a 200 if the body is a batch of spans, otherwise a 400; anything else is a 404.
+    pub fn over_http(&self) -> impl Fn(http::Request<Bytes>) -> http::Response<Bytes> + Clone + Send + 'static {
+        let collector = self.clone();
+        move |request| {
+            let (head, body) = request.into_parts();
+            let batch = ExportTraceServiceRequest::decode(body);
+            let (status, answer) = match (head.method, head.uri.path(), batch) {
+                (Method::POST, "/v1/traces", Ok(batch)) => (StatusCode::OK, collector.take(batch).encode_to_vec()),
+                (Method::POST, "/v1/traces", Err(_)) => (StatusCode::BAD_REQUEST, Vec::new()),
+                _ => (StatusCode::NOT_FOUND, Vec::new()),
+            };
+            let mut response = http::Response::new(answer.into());
+            *response.status_mut() = status;
+            response
+        }
+    }
+
+    fn take(&self, batch: ExportTraceServiceRequest) -> ExportTraceServiceResponse {
+        let resources = batch.resource_spans.into_iter();
+        let scopes = resources.flat_map(|resource| resource.scope_spans);
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        for span in scopes.flat_map(|scope| scope.spans) {
+            book.taken += 1;
+            book.ids.insert(span.span_id);
+        }
+        ExportTraceServiceResponse::default()
     }
 
     /// Prints how many it has of the spans that were recorded: the exit code is `verdict` if it has all of them, and
@@ -72,14 +105,7 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let resources = request.into_inner().resource_spans.into_iter();
-        let scopes = resources.flat_map(|resource| resource.scope_spans);
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        for span in scopes.flat_map(|scope| scope.spans) {
-            book.taken += 1;
-            book.ids.insert(span.span_id);
-        }
-        Ok(Response::new(ExportTraceServiceResponse::default()))
+        Ok(Response::new(self.take(request.into_inner())))
     }
 }
 

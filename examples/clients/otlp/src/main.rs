@@ -15,7 +15,8 @@
 //!   the codes that its retries are for, and the batch is lost. Hence the [wrapper](AgainIfRefused) around the
 //!   exporter, which gives a refused batch to it a second time, with a newer token.
 //!
-//! `--bin relay` is a way around all of this, at the price of one more hop within the program.
+//! `--bin relay` is a way around all of this, at the price of one more hop within the program; and where the collector
+//! takes HTTP, `--bin http` needs none of it.
 
 use std::error::Error;
 use std::process::ExitCode;
