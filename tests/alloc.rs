@@ -86,8 +86,13 @@ fn ten_thousand_fresh_calls_allocate_what_the_bare_service_does() {
 fn neither_do_two_threads_allocate_that_share_the_service() {
     let bare = allocated(Mirror, Empty::<Bytes>::new(), 10_000);
     let client = layer().replay(Never).layer(Mirror);
-    let threads = [client.clone(), client]
-        .map(|client| std::thread::spawn(move || allocated(client, Empty::<Bytes>::new(), 10_000)));
+    let threads = [client.clone(), client].map(|mut client| {
+        std::thread::spawn(move || {
+            // It settles on its thread with the second call.
+            drop(round(&mut client, request(Empty::<Bytes>::new())));
+            allocated(client, Empty::<Bytes>::new(), 10_000)
+        })
+    });
     for thread in threads {
         assert_eq!(thread.join().unwrap(), bare);
     }

@@ -16,6 +16,8 @@ const LIFE: u32 = 6;
 async fn idle<V: Vendor>(what: &str, double: &Double<V>, rig: &Rig, acquisitions: u64) {
     assert_eq!(rig.tokens.status().keep_alive, KeepAlive::Running, "{what}");
     sleep(3 * LIFE * SECOND).await;
+    // What is sent while a renewal is in the air may meet a vendor that has ended the old token already.
+    rig.tokens.changed().await;
     let idle = double.counts();
     assert_eq!(
         (idle.business_ok, idle.acquisitions),
@@ -24,7 +26,7 @@ async fn idle<V: Vendor>(what: &str, double: &Double<V>, rig: &Rig, acquisitions
     );
     assert_eq!((idle.refused, idle.presented_twice), (0, 0), "{what}: {idle:?}");
     // Not before half of a life is used, and not so late that it dies.
-    assert!((3..=7).contains(&idle.renewals), "{what}: {idle:?}");
+    assert!((3..=8).contains(&idle.renewals), "{what}: {idle:?}");
     assert_eq!(double.now_serving().len(), 1, "{what}: nothing is alive");
     assert_eq!(rig.says().await, "200", "{what}");
     let counts = double.counts();
@@ -104,6 +106,8 @@ async fn an_idle_pair() {
     let double = Imm::start(options).await;
     let rig = rig(&double, with(rig::imm(&double), rig::generate()));
     sleep(3 * LIFE * SECOND).await;
+    // What is sent while a renewal is in the air may meet a vendor that has ended the old token already.
+    rig.tokens.changed().await;
     let idle = double.counts();
     assert_eq!(
         (idle.acquisitions, idle.refused, idle.business_ok),
