@@ -87,7 +87,8 @@ impl Error {
     }
 
     /// How long to wait before the next attempt is worth it, where the issuer asked for patience: as long as it
-    /// said, else until our own backoff ends.
+    /// said, or until our own backoff ends if it did not say. `None` for every other failure, whose next attempt
+    /// [`Status::next_fetch_in`](crate::Status::next_fetch_in) knows.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.class() {
             Some(Class::Throttled { retry_after }) => retry_after,
@@ -158,7 +159,7 @@ impl fmt::Display for Error {
             Kind::Recursion => f.write_str(
                 "a token request went through the layer that waits for its token; give the provider a client of its own",
             ),
-            Kind::SignedOut => f.write_str("no token: signed out"),
+            Kind::SignedOut => f.write_str("no token: signed out, until a credential is installed"),
             Kind::ShutDown => f.write_str("no token: shut down"),
             Kind::NoRuntime => f.write_str("no token: a fetch can only begin inside a tokio runtime"),
             Kind::Aborted => f.write_str("no token: the fetch ended without an answer (it panicked, or its runtime ended)"),

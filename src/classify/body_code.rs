@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Response, StatusCode, response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Response, StatusCode, response};
 use http_body::Body;
 
 use super::pointer::Pointer;
@@ -30,6 +31,10 @@ use crate::error::Error;
 /// A candidate without a listed code is handed on, unless it is a 401 with a challenge that says otherwise;
 /// what is no candidate is not touched, and judged by [`Unauthorized`]. A candidate that could not be read
 /// to its end does not count as an acceptance.
+///
+/// A candidate's head is handed on when its beginning was read: when there are 16 KiB of it, its end or 5 s. That is of
+/// no matter for refusals, and for every answer if the status is 200. A candidate whose `Content-Type` names what comes bit
+/// by bit and is no JSON document (`text/event-stream`, ndjson, `multipart/*`, images, sound, film) is handed on at once.
 ///
 /// A body that is compressed tells nothing: put the decompression below the layer. The response body
 /// becomes a [`Peeked`]; where a type must stay what it was, use [`via`](Self::via).
@@ -84,8 +89,9 @@ impl BodyCode {
         codes: impl IntoIterator<Item = T>,
     ) -> Result<Self, Error> {
         let codes: Vec<String> = codes.into_iter().map(Into::into).collect();
-        if codes.is_empty() {
-            return Err(Error::config("codes", "name at least one code that is a refusal"));
+        if codes.is_empty() || codes.iter().any(String::is_empty) {
+            let advice = "name at least one code that is a refusal, and none that is empty";
+            return Err(Error::config("codes", advice));
         }
         let Some(pointer) = Pointer::parse(pointer) else {
             let advice = "write a JSON pointer: `/code`, `/error/code`, or nothing for a body that is the code";
@@ -129,7 +135,7 @@ impl<B: Body> Classify<B> for BodyCode {
     type Inspecting = Inspecting<B>;
 
     fn head(&self, head: &response::Parts) -> Verdict {
-        if self.rules.iter().any(|rule| rule.status == head.status) {
+        if self.rules.iter().any(|rule| rule.status == head.status) && !comes_bit_by_bit(&head.headers) {
             Verdict::Inspect(self.limit)
         } else {
             Classify::<B>::head(&self.otherwise, head)
@@ -166,6 +172,27 @@ impl Rule {
     }
 }
 
+/// What may take its time, and holds no code: to wait for its beginning would hold it up.
+fn comes_bit_by_bit(headers: &HeaderMap) -> bool {
+    const STREAMS: [&str; 8] = [
+        "text/event-stream",
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "multipart/",
+        "image/",
+        "audio/",
+        "video/",
+    ];
+    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let begins = |with: &str| {
+        content_type
+            .get(..with.len())
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(with.as_bytes()))
+    };
+    STREAMS.iter().any(|stream| begins(stream))
+}
+
 fn is_listed(code: &str, listed: &str) -> bool {
     match listed.strip_suffix('*') {
         Some(start) => code.starts_with(start),
@@ -186,6 +213,41 @@ mod tests {
         assert!(is_listed("InvalidLoginToken.Expired", "InvalidLoginToken*"));
         assert!(!is_listed("InvalidLoginToken.Expired", "InvalidLoginToken"));
         assert!(!is_listed("NoPermission", "InvalidLoginToken*"));
+    }
+
+    #[test]
+    fn what_comes_bit_by_bit_is_not_waited_for() {
+        let classify = BodyCode::new(StatusCode::OK, "/why", ["expired"]).unwrap();
+        let verdict = |content_type: Option<&str>| {
+            let mut response = http::Response::builder();
+            if let Some(content_type) = content_type {
+                response = response.header(CONTENT_TYPE, content_type);
+            }
+            Classify::<Full<Bytes>>::head(&classify, &response.body(()).unwrap().into_parts().0)
+        };
+        for stream in [
+            "text/event-stream",
+            "Text/Event-Stream; charset=utf-8",
+            "multipart/mixed; boundary=a",
+            "video/mp4",
+        ] {
+            assert!(matches!(verdict(Some(stream)), Verdict::Accept), "{stream}");
+        }
+        for document in [
+            None,
+            Some(""),
+            Some("application/json"),
+            Some("text/plain"),
+            Some("text/html"),
+            Some("i"),
+        ] {
+            assert!(matches!(verdict(document), Verdict::Inspect(_)), "{document:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_code_is_none() {
+        assert!(BodyCode::new(StatusCode::OK, "/why", [""]).unwrap_err().is_config());
     }
 
     async fn verdict(classify: BodyCode, status: StatusCode, text: &'static str) -> Verdict {

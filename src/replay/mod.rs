@@ -41,8 +41,8 @@ pub(crate) use head::Head;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot make a second copy of the request body `{B}`",
     label = "this replay strategy does not fit the body `{B}`",
-    note = "if `{B}` can be made of any other body: `.replay_via({B}::new)`, or what its constructor is called",
-    note = "if it can try to clone itself: `.replay(TryClone({B}::try_clone))`; if it is `Clone`: `.replay(CloneBody)`",
+    note = "if `{B}` can be made of any other body: `.replay_via(<{B}>::new)`, or what its constructor is called",
+    note = "if it can try to clone itself: `.replay(TryClone(<{B}>::try_clone))`; if it is `Clone`: `.replay(CloneBody)`",
     note = "if the inner service takes any body: `.replay(Buffered::unboxed())`",
     note = "if no replay is wanted: `.replay(Never)`; a refusal then still renews the token for the next request",
     note = "`Auto`, the default, wants `B: http_body::Body + Default + 'static`"
