@@ -40,7 +40,8 @@ impl Error {
 
     /// Nobody but a person, or a new credential ([`Tokens::install`](crate::Tokens::install)), can end this.
     ///
-    /// True for [`Class::Terminal`], [`Class::NeedsInteraction`] and [`Class::Ambiguous`].
+    /// True for [`Class::Terminal`], [`Class::NeedsInteraction`] and [`Class::Ambiguous`]. Who has signed out knows it:
+    /// that is [`is_signed_out`](Self::is_signed_out).
     pub fn is_reauth_required(&self) -> bool {
         matches!(
             self.class(),
