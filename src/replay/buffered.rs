@@ -17,7 +17,7 @@ use crate::error::BoxError;
 /// | `axum::body::Body` | `.replay_via(axum::body::Body::new)` |
 /// | `reqwest::Body` | `.replay_via(reqwest::Body::wrap)` |
 /// | `http_body_util::combinators::{BoxBody, UnsyncBoxBody}` with [`BoxError`] | `.replay_via(BoxBody::new)` |
-/// | the same with an error `E` of your own | `.replay_via::<Body>(\|body\| BoxBody::new(body.map_err(E::from)))`, where `E` is made of a [`BoxError`] |
+/// | the same with an error `E` of your own | `.replay_via::<Body>(\|body\| BoxBody::new(body.map_err(E::from)))`, where `E` is made of a [`BoxError`]; of `io::Error` it is `io::Error::other` |
 /// | any, if the inner service takes any (a hyper client) | `.replay(Buffered::unboxed())` |
 ///
 /// Recording costs a handle on the bytes. Copied are frames below 256 bytes, and data that are not `Bytes`.
