@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tower_token::State;
 
 use super::rig::{self, MILLISECOND, SECOND, rig, until, with};
@@ -20,14 +20,17 @@ async fn all_leave<V: Vendor>(double: &Double<V>, document: Value, revoked: bool
         double.revoke();
     }
     let before = double.counts();
-    double.fault(Fault::Delay(SECOND));
+    double.fault(Fault::Delay(3 * SECOND));
     let mut callers = JoinSet::new();
     for _ in 0..50 {
         let rig = rig.clone();
-        callers.spawn(async move { timeout(300 * MILLISECOND, rig.business()).await.is_err() });
+        callers.spawn(async move { drop(rig.business().await) });
     }
+    // Not by a time limit of theirs: on a busy machine all may leave before one of them was refused.
     until(|| double.counts().in_flight == 1).await;
-    assert!(callers.join_all().await.into_iter().all(|left| left));
+    sleep(300 * MILLISECOND).await;
+    assert!(callers.try_join_next().is_none(), "nobody has an answer");
+    callers.shutdown().await;
     assert_eq!(rig.tokens.status().waiting, 0);
     until(|| rig.tokens.status().state == State::Fresh).await;
     let refused = double.counts().business_refused;
