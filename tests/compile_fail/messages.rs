@@ -17,15 +17,15 @@ const ADVICE: [(&str, &[&str]); 4] = [
     (
         "auto_with_a_foreign_body",
         &[
-            "`.replay_via(Upload::new)`",
-            "`.replay(TryClone(Upload::try_clone))`",
+            "`.replay_via(<Upload>::new)`",
+            "`.replay(TryClone(<Upload>::try_clone))`",
             "`.replay(CloneBody)`",
             "`.replay(Buffered::unboxed())`",
             "`.replay(Never)`",
         ],
     ),
-    ("clone_body_without_clone", &["`.replay_via(Upload::new)`"]),
-    ("buffered_of_another_body", &["`.replay_via(Upload::new)`"]),
+    ("clone_body_without_clone", &["`.replay_via(<Upload>::new)`"]),
+    ("buffered_of_another_body", &["`.replay_via(<Upload>::new)`"]),
     (
         "inner_service_without_clone",
         &["put a buffer below", "`tower::buffer::Buffer::new(service, 1024)`"],
