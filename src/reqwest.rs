@@ -138,6 +138,21 @@ pin_project! {
     }
 }
 
+impl<F, T, E> Future for Way<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<T, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            WayProj::Called { future } => future.poll(cx).map_err(Into::into),
+            WayProj::Invalid { error } => Poll::Ready(Err(error.take().map_or_else(future::spent, BoxError::from))),
+        }
+    }
+}
+
 impl<S, R, C, I> Future for ResponseFuture<S, R, C, I>
 where
     S: Service<Request, Response = Response> + Clone,
@@ -150,13 +165,8 @@ where
     type Output = Result<Response, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().way.project() {
-            WayProj::Called { future } => {
-                let answer = ready!(future.poll(cx)).map_err(without_query)?;
-                Poll::Ready(Ok(Answer::close(answer.map(Into::into))))
-            }
-            WayProj::Invalid { error } => Poll::Ready(Err(error.take().map_or_else(future::spent, BoxError::from))),
-        }
+        let answer = ready!(self.project().way.poll(cx)).map_err(without_query)?;
+        Poll::Ready(Ok(Answer::close(answer.map(Into::into))))
     }
 }
 
@@ -242,10 +252,7 @@ where
     type Output = Result<http::Response<Answer>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().way.project() {
-            WayProj::Called { future } => future.poll(cx).map_ok(Answer::open).map_err(Into::into),
-            WayProj::Invalid { error } => Poll::Ready(Err(error.take().map_or_else(future::spent, BoxError::from))),
-        }
+        self.project().way.poll(cx).map_ok(Answer::open)
     }
 }
 

@@ -21,7 +21,8 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_token::reqwest::Http;
 use tower_token::{
-    BodyCode, Error, Never, NoToken, Origins, Query, Replay, StatusIn, TokenLayer, TokenService, Tokens, classify_fn,
+    BodyCode, Classify, Error, Never, NoToken, Origins, Query, Replay, Report, StatusIn, TokenLayer, TokenService,
+    Tokens, Verdict, classify_fn,
 };
 
 use support::{at_once, issuer};
@@ -324,6 +325,38 @@ async fn what_is_not_inspected_passes_a_classifier_of_bodies_as_it_came() {
     assert_is_whole(send(&client, post("a")).await.unwrap(), StatusCode::OK, "welcome").await;
 }
 
+/// A gateway's 599 in the words of everybody else.
+#[derive(Clone)]
+struct Renaming;
+
+impl<B> Classify<B> for Renaming {
+    type Body = B;
+    type Inspecting = std::future::Ready<(Verdict, B)>;
+
+    fn head(&self, _: &http::response::Parts) -> Verdict {
+        Verdict::Undecided
+    }
+
+    fn pass(&self, mut response: Response<B>) -> Response<B> {
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+        response
+    }
+
+    fn inspect(&self, _: &http::response::Parts, body: B, _: usize, _: Report) -> Self::Inspecting {
+        std::future::ready((Verdict::Undecided, body))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_whose_status_a_classifier_has_changed_is_whole_but_for_that() {
+    let answer = |_: &str| page(StatusCode::from_u16(599).unwrap(), "down");
+    let ((tokens, _), api) = (issuer(), Api::new(answer));
+    let client = TokenLayer::new(&tokens, origins())
+        .classify(Renaming)
+        .layer(api.service());
+    assert_is_whole(send(&client, post("a")).await.unwrap(), StatusCode::BAD_GATEWAY, "down").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_status_of_ones_own_and_a_closure_are_refusals() {
     fn answer(token: &str) -> Response<&'static str> {
@@ -341,8 +374,8 @@ async fn a_status_of_ones_own_and_a_closure_are_refusals() {
 
     let ((tokens, _), api) = (support::issuer(), Api::new(answer));
     let closure = classify_fn(|head| match head.status.as_u16() {
-        419 => tower_token::Verdict::Refuse(tower_token::Challenge::none()),
-        _ => tower_token::Verdict::Accept,
+        419 => Verdict::Refuse(tower_token::Challenge::none()),
+        _ => Verdict::Accept,
     });
     let client = TokenLayer::new(&tokens, origins())
         .classify(closure)

@@ -32,8 +32,8 @@ use crate::error::Error;
 /// what is no candidate is not touched, and judged by [`Unauthorized`]. A candidate that could not be read
 /// to its end does not count as an acceptance.
 ///
-/// A candidate's head is handed on when its beginning was read: when there are 16 KiB of it, its end or 5 s. That is of
-/// no matter for refusals, and for every answer if the status is 200. A candidate whose `Content-Type` names what comes bit
+/// A candidate's head is handed on when its beginning was read: when there are 16 KiB of it, its end or 5 s. Where
+/// the status is 200, every answer is a candidate and waits like this. A candidate whose `Content-Type` names what comes bit
 /// by bit and is no JSON document (`text/event-stream`, ndjson, `multipart/*`, images, sound, film) is handed on at once.
 ///
 /// A body that is compressed tells nothing: put the decompression below the layer. The response body
