@@ -40,6 +40,9 @@ mod replay;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 mod service;
+// Without the feature nobody can make one.
+#[cfg_attr(not(feature = "store"), allow(dead_code, unused_imports, unreachable_pub))]
+mod store;
 mod stripe;
 mod sync;
 mod tape;
@@ -81,5 +84,8 @@ pub use provider::{Endpoint, Fallback, endpoint};
 pub use provider::{TokenClient, oauth2};
 pub use replay::{Auto, Buffered, CloneBody, Kept, Methods, Never, Recording, Replay, ReplayBody, TryClone, Unboxed};
 pub use service::TokenService;
+pub use store::StoreError;
+#[cfg(feature = "store")]
+pub use store::{Envelope, Lease, Record, Saved, StoreFuture, StorePolicy, TokenStore};
 pub use token::{Fingerprint, Generation, Secret, Token, Warning, Wipe};
 pub use tokens::{Get, KeepAlive, State, Status, Tokens, TokensBuilder};

@@ -121,6 +121,23 @@ pub trait TokenProvider: Send + Sync + 'static {
         None
     }
 
+    /// Whose tokens these are, for whatever keeps them: the kind of provider, the issuer, the client, the account. Two
+    /// providers that may use each other's tokens say the same, two that may not say something else. No secret.
+    ///
+    /// Asked once. Default: nothing, which is right only where nobody else writes to the same place.
+    fn owner(&self) -> String {
+        String::new()
+    }
+
+    /// What it was configured with to begin from, where that is good for one use or one session: a refresh token, a
+    /// session. Whatever keeps tokens keeps a salted hash of it, by which it knows that the configuration was changed
+    /// since, and that what it keeps is over. Nothing that stays as it is while tokens come and go: no client secret.
+    ///
+    /// Asked once. Default: none.
+    fn seed(&self) -> Option<Secret<Value>> {
+        None
+    }
+
     /// Says why `credential` is nothing to renew with. Called by [`Tokens::install`](crate::Tokens::install),
     /// which then changes nothing. Must quote nothing of it. Default: everything is taken.
     fn check_credential(&self, credential: &Value, faults: &mut Faults) {
@@ -316,6 +333,8 @@ pub(crate) trait AnyProvider: Send + Sync + 'static {
     fn check_credential(&self, credential: &Value, faults: &mut Faults);
     fn keeps_alive(&self) -> bool;
     fn initial(&self, now: SystemTime) -> Option<Token>;
+    fn owner(&self) -> String;
+    fn seed(&self) -> Option<Secret<Value>>;
 }
 
 impl<P: TokenProvider> AnyProvider for P {
@@ -341,5 +360,13 @@ impl<P: TokenProvider> AnyProvider for P {
 
     fn initial(&self, now: SystemTime) -> Option<Token> {
         TokenProvider::initial(self, now)
+    }
+
+    fn owner(&self) -> String {
+        TokenProvider::owner(self)
+    }
+
+    fn seed(&self) -> Option<Secret<Value>> {
+        TokenProvider::seed(self)
     }
 }

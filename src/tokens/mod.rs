@@ -32,6 +32,7 @@ use crate::error::{Class, Error, Faults};
 use crate::event::{Event, Observe, Observers};
 use crate::lifetime::{Freshness, RefreshPolicy};
 use crate::provider::{AnyProvider, TokenProvider};
+use crate::store::{StorePolicy, TokenStore};
 use crate::stripe::{Anchor, Handle};
 use crate::token::{Fingerprint, Generation, Token};
 
@@ -88,6 +89,8 @@ impl Tokens {
             clock: Clock::system(),
             observers: Vec::new(),
             store: None,
+            kept: None,
+            store_policy: StorePolicy::default(),
             credential: None,
             faults,
         }
@@ -386,6 +389,8 @@ pub struct TokensBuilder {
     clock: Clock,
     observers: Vec<Box<dyn Observe>>,
     store: Option<Arc<dyn store::Store>>,
+    kept: Option<Arc<dyn TokenStore>>,
+    store_policy: StorePolicy,
     credential: Option<Value>,
     faults: Faults,
 }
@@ -418,8 +423,24 @@ impl TokensBuilder {
         self
     }
 
+    /// Where tokens outlive the process, and are shared with others. Default: nowhere.
+    #[cfg(feature = "store")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "store")))]
+    pub fn store(mut self, store: impl TokenStore) -> Self {
+        self.kept = Some(Arc::new(store));
+        self
+    }
+
+    /// How far the store is waited for, and what is done without it. Default: [`StorePolicy::default`].
+    #[cfg(feature = "store")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "store")))]
+    pub fn store_policy(mut self, policy: StorePolicy) -> Self {
+        self.store_policy = policy;
+        self
+    }
+
     #[cfg(test)]
-    fn store(mut self, store: impl store::Store) -> Self {
+    fn seam(mut self, store: impl store::Store) -> Self {
         self.store = Some(Arc::new(store));
         self
     }

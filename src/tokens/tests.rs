@@ -607,7 +607,7 @@ async fn a_token_is_durable_before_anyone_is_told() {
     let (tokens, _) = tokens_of(
         |nth| (SECOND, minted(nth, HOUR)),
         |b| {
-            b.store(Slow(log.clone())).observe(move |event: &Event| {
+            b.seam(Slow(log.clone())).observe(move |event: &Event| {
                 if let Event::Renewed { .. } = event {
                     told.lock().unwrap().push("told");
                 }
@@ -639,7 +639,7 @@ async fn a_store_that_hangs_delays_a_token_by_two_seconds_and_no_more() {
             Box::pin(std::future::pending())
         }
     }
-    let (tokens, _) = tokens_of(|nth| (Duration::ZERO, minted(nth, HOUR)), |b| b.store(Hung));
+    let (tokens, _) = tokens_of(|nth| (Duration::ZERO, minted(nth, HOUR)), |b| b.seam(Hung));
     let began = Instant::now();
     tokens.get().await.unwrap();
     assert_eq!(began.elapsed(), 2 * SECOND);

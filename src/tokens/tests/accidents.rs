@@ -359,7 +359,7 @@ async fn a_store_that_hangs_on_load_strands_nobody() {
             1 => (SECOND, Err(FetchError::transient("reset").lost())),
             _ => (SECOND, minted(nth, HOUR)),
         },
-        |b| b.store(Hung),
+        |b| b.seam(Hung),
     );
     assert!(tokio::time::timeout(24 * HOUR, tokens.get()).await.is_ok());
 }

@@ -68,7 +68,7 @@ async fn a_shutdown_between_two_presentations_is_one() {
         }
     }
     let lost = |_| (SECOND, Err(FetchError::transient("reset").lost()));
-    let (tokens, issuer) = tokens_of(lost, |b| b.store(Slow));
+    let (tokens, issuer) = tokens_of(lost, |b| b.seam(Slow));
     let waiting = tokio::spawn(tokens.get());
     sleep(SECOND * 3 / 2).await;
     tokens.shutdown().await;
