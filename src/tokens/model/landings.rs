@@ -62,7 +62,7 @@ fn a_landing_is_persisted_before_anyone_has_the_token() {
     }
     check(|| {
         let kept = Arc::new(Kept(AtomicUsize::new(0)));
-        let rig = Rig::with(|_| Answer::Token, |builder| builder.store(kept.clone()));
+        let rig = Rig::with(|_| Answer::Token, |builder| builder.seam(kept.clone()));
         rig.together(2, move |rig| {
             let token = rig.tokens.current().map_or_else(|| rig.get(), Ok);
             assert_eq!(token.unwrap().secret(), "test-first-1");
