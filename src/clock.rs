@@ -135,6 +135,43 @@ impl Wall {
     }
 }
 
+/// An instant by both clocks, of which the first that reaches it counts; it can be moved on.
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    at: std::sync::Mutex<(Instant, Wall)>,
+    clock: Clock,
+}
+
+impl Deadline {
+    pub(crate) fn after(clock: &Clock, wait: Duration) -> Self {
+        Self {
+            at: std::sync::Mutex::new((Instant::now() + wait, clock.coarse().after(wait))),
+            clock: clock.clone(),
+        }
+    }
+
+    /// By the clock that timers wait on.
+    pub(crate) fn instant(&self) -> Instant {
+        self.both().0
+    }
+
+    pub(crate) fn has_passed(&self) -> bool {
+        let (mono, wall) = self.both();
+        Instant::now() >= mono || self.clock.coarse() >= wall
+    }
+
+    /// Never nearer.
+    pub(crate) fn extend(&self, later: &Self) {
+        let later = later.both();
+        let mut at = self.at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *at = (at.0.max(later.0), at.1.max(later.1));
+    }
+
+    fn both(&self) -> (Instant, Wall) {
+        *self.at.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
 /// How far the issuer's clock is from ours, and when that was learned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Skew {

@@ -340,6 +340,8 @@ pub struct FetchError {
     lost: bool,
     /// What came before it was the issuer's verdict on what was presented.
     after_verdict: bool,
+    /// It is about what keeps tokens, not about the issuer.
+    of_store: bool,
     credential: Option<Arc<Secret<Value>>>,
     challenge: Option<Arc<Challenge>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -354,6 +356,7 @@ impl FetchError {
             code: None,
             lost: false,
             after_verdict: false,
+            of_store: false,
             credential: None,
             challenge: None,
             source: None,
@@ -448,6 +451,15 @@ impl FetchError {
     pub(crate) fn after_verdict(mut self) -> Self {
         self.after_verdict = true;
         self
+    }
+
+    pub(crate) fn of_store(mut self) -> Self {
+        self.of_store = true;
+        self
+    }
+
+    pub(crate) fn is_of_store(&self) -> bool {
+        self.of_store
     }
 
     /// Whether it leaves open what became of a credential that was presented before.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::clock::A_YEAR;
 use crate::error::{Class, Error, Kind};
 use crate::provider::Cause;
+use crate::store::StoreError;
 use crate::token::{Fingerprint, Generation, Warning};
 use crate::words::words;
 
@@ -49,6 +50,41 @@ pub enum Event {
         expires_in: Duration,
         /// How many callers waited for it.
         waited: usize,
+    },
+    /// A token that somebody else fetched is in place: found in the store.
+    #[non_exhaustive]
+    Adopted {
+        /// Its number.
+        generation: Generation,
+        /// Its name in logs, which is another one in every process.
+        token: Fingerprint,
+        /// What was left of its life.
+        expires_in: Duration,
+    },
+    /// What is in force is not in the store yet, and would be lost with this process. It is saved as soon as the store
+    /// takes it.
+    #[non_exhaustive]
+    Undurable {
+        /// Why not.
+        error: StoreError,
+    },
+    /// What was [undurable](Self::Undurable) is in the store.
+    Durable,
+    /// The store did not do what it was asked for; it had before.
+    #[non_exhaustive]
+    StoreFailed {
+        /// Why not.
+        error: StoreError,
+    },
+    /// The store does again what it is asked for.
+    StoreRecovered,
+    /// The store had less than it had before, and is given back what this process knows.
+    #[non_exhaustive]
+    StoreRestored {
+        /// The generation that it had, zero for nothing at all.
+        found: u64,
+        /// The one that it had had before.
+        known: u64,
     },
     /// A fetch brought no token.
     #[non_exhaustive]
@@ -348,6 +384,20 @@ fn one_of_each() -> Vec<Event> {
             expires_in: took,
             waited: 1,
         },
+        Event::Adopted {
+            generation,
+            token,
+            expires_in: took,
+        },
+        Event::Undurable {
+            error: StoreError::unavailable("full"),
+        },
+        Event::Durable,
+        Event::StoreFailed {
+            error: StoreError::unavailable("full"),
+        },
+        Event::StoreRecovered,
+        Event::StoreRestored { found: 0, known: 1 },
         Event::FetchFailed {
             cause,
             class: None,

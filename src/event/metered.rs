@@ -24,6 +24,10 @@ use super::{Event, Observe, failure};
 /// | `tower_token_breaker_held_total` | counter | | refusals that cost no fetch because the breaker was open |
 /// | `tower_token_breaker_opened_total` | counter | | times that it opened |
 /// | `tower_token_warnings_total` | counter | `warning` | answers of the issuer that left something out |
+/// | `tower_token_adopted_total` | counter | | tokens that somebody else fetched, found in the store |
+/// | `tower_token_undurable` | gauge | | 1 while what is in force would be lost with this process, else 0 |
+/// | `tower_token_store_failures_total` | counter | | times that the store stopped doing what it is asked for |
+/// | `tower_token_store_losses_total` | counter | | times that the store had less than before, and was given it back |
 /// | `tower_token_seconds_to_expiry` | gauge | | what is left of the token's life, zero without one; every 15 s |
 #[derive(Clone, Debug)]
 pub struct Metered {
@@ -59,6 +63,10 @@ impl Metered {
 
     fn count<const N: usize>(&self, name: &'static str, labels: [(&'static str, &'static str); N]) {
         counter!(name, self.labels(labels)).increment(1);
+    }
+
+    fn is_undurable(&self, undurable: bool) {
+        gauge!(UNDURABLE, self.labels([])).set(u8::from(undurable));
     }
 
     fn lives(&self, expires_in: Duration) {
@@ -102,8 +110,16 @@ impl Observe for Metered {
             Event::BreakerOpened { .. } => self.count(BREAKER_OPENED, []),
             Event::Warned { warning, .. } => self.count(WARNINGS, [("warning", warning.as_str())]),
             Event::Alive { expires_in, .. } => self.lives(*expires_in),
+            Event::Adopted { expires_in, .. } => {
+                self.count(ADOPTED, []);
+                self.lives(*expires_in);
+            }
+            Event::Undurable { .. } => self.is_undurable(true),
+            Event::Durable => self.is_undurable(false),
+            Event::StoreFailed { .. } => self.count(STORE_FAILURES, []),
+            Event::StoreRestored { .. } => self.count(STORE_LOSSES, []),
             Event::Installed | Event::SignedOut => self.lives(Duration::ZERO),
-            Event::FetchBegan { .. } | Event::BreakerClosed { .. } | Event::ShutDown => {}
+            Event::FetchBegan { .. } | Event::BreakerClosed { .. } | Event::StoreRecovered | Event::ShutDown => {}
         }
     }
 
@@ -126,6 +142,10 @@ const WITHOUT_TOKEN: &str = "tower_token_without_token_total";
 const BREAKER_HELD: &str = "tower_token_breaker_held_total";
 const BREAKER_OPENED: &str = "tower_token_breaker_opened_total";
 const WARNINGS: &str = "tower_token_warnings_total";
+const ADOPTED: &str = "tower_token_adopted_total";
+const UNDURABLE: &str = "tower_token_undurable";
+const STORE_FAILURES: &str = "tower_token_store_failures_total";
+const STORE_LOSSES: &str = "tower_token_store_losses_total";
 const SECONDS_TO_EXPIRY: &str = "tower_token_seconds_to_expiry";
 
 fn describe() {
@@ -139,12 +159,23 @@ fn describe() {
         (BREAKER_HELD, "Refusals that cost no fetch because the breaker was open"),
         (BREAKER_OPENED, "Times that the breaker opened"),
         (WARNINGS, "Answers of the issuer that left something out"),
+        (ADOPTED, "Tokens that somebody else fetched"),
+        (
+            STORE_FAILURES,
+            "Times that the store stopped doing what it is asked for",
+        ),
+        (STORE_LOSSES, "Times that the store had less than before"),
     ];
     for (name, what) in counters {
         describe_counter!(name, Unit::Count, what);
     }
     describe_histogram!(FETCH_SECONDS, Unit::Seconds, "How long a fetch took");
     describe_histogram!(WAIT_SECONDS, Unit::Seconds, "How long a caller waited for a token");
+    describe_gauge!(
+        UNDURABLE,
+        Unit::Count,
+        "Whether what is in force would be lost with the process"
+    );
     describe_gauge!(SECONDS_TO_EXPIRY, Unit::Seconds, "What is left of the token's life");
 }
 

@@ -16,6 +16,12 @@ use crate::provider::Cause;
 /// |---|---|---|
 /// | `fetch began` | DEBUG | `cause` |
 /// | `renewed` | INFO | `generation`, `token`, `cause`, `took_ms`, `expires_in_s`, `waited` (callers) |
+/// | `adopted` | INFO | `generation`, `token`, `expires_in_s` |
+/// | `undurable` | WARN | `error` |
+/// | `durable` | INFO | |
+/// | `store failed` | WARN | `error` |
+/// | `store recovered` | INFO | |
+/// | `store restored` | WARN | `found`, `known` |
 /// | `fetch failed` | WARN | `cause`, `class` (or `aborted`, without an answer), `error`, `took_ms`, `waited` |
 /// | `fetch skipped` | DEBUG | `cause`, `reason` |
 /// | `discarded` | DEBUG | `cause` |
@@ -83,6 +89,16 @@ impl Observe for Traced {
                 self, INFO, "renewed", %generation, %token, %cause, took_ms = millis(*took),
                 expires_in_s = expires_in.as_secs(), waited
             ),
+            Event::Adopted {
+                generation,
+                token,
+                expires_in,
+            } => told!(self, INFO, "adopted", %generation, %token, expires_in_s = expires_in.as_secs()),
+            Event::Undurable { error } => told!(self, WARN, "undurable", %error),
+            Event::Durable => told!(self, INFO, "durable"),
+            Event::StoreFailed { error } => told!(self, WARN, "store failed", %error),
+            Event::StoreRecovered => told!(self, INFO, "store recovered"),
+            Event::StoreRestored { found, known } => told!(self, WARN, "store restored", found, known),
             Event::FetchFailed {
                 cause,
                 class,

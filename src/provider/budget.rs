@@ -4,7 +4,9 @@
 //! nothing does: one that renews, its second presentation, one that acquires anew.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use crate::clock::Deadline;
 use crate::error::FetchError;
 
 /// The exchanges of one flight, shared by every [`FetchContext`](super::FetchContext) of it.
@@ -13,11 +15,23 @@ pub(crate) struct Budget {
     /// How many were taken; with [`CLOSED`] once the handle was shut down. One number, so that nothing
     /// is taken after the closing.
     spent: AtomicU32,
+    /// The lease under which they are made.
+    lease: OnceLock<Arc<Deadline>>,
 }
 
 impl Budget {
+    /// None is taken from that time on: the lease may be another's by then.
+    pub(crate) fn until(&self, lease: Arc<Deadline>) {
+        let _ = self.lease.set(lease);
+    }
+
     /// Takes one, before it is sent.
     pub(crate) fn take(&self) -> Result<(), FetchError> {
+        if self.lease.get().is_some_and(|lease| lease.has_passed()) {
+            return Err(FetchError::transient(
+                "the lease ended before the request was sent: the process was stopped, or something took too long",
+            ));
+        }
         let taken = self.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spent| {
             (left(spent) > 0).then(|| spent + 1)
         });

@@ -333,7 +333,9 @@ pub(crate) trait AnyProvider: Send + Sync + 'static {
     fn check_credential(&self, credential: &Value, faults: &mut Faults);
     fn keeps_alive(&self) -> bool;
     fn initial(&self, now: SystemTime) -> Option<Token>;
+    #[cfg_attr(not(feature = "store"), allow(dead_code))]
     fn owner(&self) -> String;
+    #[cfg_attr(not(feature = "store"), allow(dead_code))]
     fn seed(&self) -> Option<Secret<Value>>;
 }
 

@@ -27,10 +27,9 @@ use crate::error::Faults;
 
 #[cfg(feature = "store")]
 pub use envelope::Envelope;
-#[cfg(feature = "store")]
-pub(crate) use envelope::hex;
 pub use error::StoreError;
 pub use lease::Lease;
+pub(crate) use policy::MARGIN;
 pub use policy::StorePolicy;
 pub use record::Record;
 pub(crate) use record::{Intent, Standing};
@@ -131,6 +130,20 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
     fn check(&self, faults: &mut Faults) {
         (**self).check(faults);
     }
+}
+
+/// The salted hash of a credential: who reads it learns whether two are the same, and nothing else.
+#[cfg(feature = "store")]
+pub(crate) fn salted(salt: &str, text: &str) -> String {
+    use sha2::{Digest, Sha256};
+
+    envelope::hex(
+        &Sha256::new()
+            .chain_update(salt)
+            .chain_update([0])
+            .chain_update(text)
+            .finalize(),
+    )
 }
 
 /// What became of a [`save`](TokenStore::save).

@@ -217,7 +217,8 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn of(value: &'a Value, at: &'a str) -> Result<Self, StoreError> {
         let fields = value.as_object();
-        let fields = fields.ok_or_else(|| StoreError::unusable(format!("what is kept is no record: `{at}` is no object")))?;
+        let fields =
+            fields.ok_or_else(|| StoreError::unusable(format!("what is kept is no record: `{at}` is no object")))?;
         Ok(Self { fields, at })
     }
 
@@ -314,7 +315,10 @@ mod tests {
                 continue;
             }
             let error = Record::from_json(&broken).unwrap_err();
-            assert!(error.is_unusable() && error.to_string().contains(&format!("{name}`")), "{error}");
+            assert!(
+                error.is_unusable() && error.to_string().contains(&format!("{name}`")),
+                "{error}"
+            );
             assert!(!format!("{error:?}").contains("canary"));
         }
     }

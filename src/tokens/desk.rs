@@ -41,6 +41,13 @@ pub(crate) struct Current {
     pub(super) required: Instant,
 }
 
+impl Current {
+    /// How long it may still go out before all wait, by the monotonic clock.
+    pub(super) fn left(&self) -> Duration {
+        self.required.saturating_duration_since(Instant::now())
+    }
+}
+
 /// What a decision is made by: both clocks, read together, the policy, and whether a task can be started.
 #[derive(Clone, Copy)]
 pub(super) struct Outlook<'a> {
@@ -119,6 +126,8 @@ pub(super) struct Desk {
     next: Option<Arc<Flight>>,
     /// Raised by whatever makes an answer in the air worthless.
     fence: u64,
+    /// The generation of the store that what is in force here comes from, or was saved as.
+    kept: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +139,8 @@ pub(super) enum Phase {
 
 struct Aloft {
     flight: Arc<Flight>,
+    /// What it is to replace.
+    replaces: Option<Generation>,
     /// The tick at which it began, and when; `None` while it is waiting for its time.
     begun: Option<(u64, Instant)>,
 }
@@ -156,6 +167,7 @@ impl Desk {
             air: None,
             next: None,
             fence: 0,
+            kept: 0,
         }
     }
 
@@ -356,11 +368,35 @@ impl Desk {
     fn start(&mut self, flight: Flight) -> (Admission, Departure) {
         let flight = Arc::new(flight);
         let landing = flight.join();
-        self.air = Some(Aloft {
-            flight: flight.clone(),
-            begun: None,
-        });
+        self.air = Some(self.aloft(flight.clone()));
         (Admission::Wait(landing), Some(flight))
+    }
+
+    fn aloft(&self, flight: Arc<Flight>) -> Aloft {
+        Aloft {
+            flight,
+            replaces: self.current.as_ref().map(|current| current.generation),
+            begun: None,
+        }
+    }
+
+    /// Whether what `flight` is to replace has been replaced meanwhile.
+    pub(super) fn is_overtaken(&self, flight: &Arc<Flight>) -> bool {
+        let air = self.air.as_ref().filter(|air| Arc::ptr_eq(&air.flight, flight));
+        let current = self.current.as_ref().map(|current| current.generation);
+        current.is_some() && air.is_some_and(|air| air.replaces != current)
+    }
+
+    /// Whether that generation of the store is news; it is none from now on.
+    pub(super) fn is_news(&mut self, generation: u64) -> bool {
+        let is_news = generation > self.kept;
+        self.is_kept(generation);
+        is_news
+    }
+
+    /// What is in force here is in the store.
+    pub(super) fn is_kept(&mut self, generation: u64) {
+        self.kept = self.kept.max(generation);
     }
 
     /// The fetch goes out now.
@@ -376,8 +412,18 @@ impl Desk {
         flight.fence == self.fence && self.phase != Phase::SignedOut
     }
 
-    /// Puts a token in place and takes its flight out of the air.
-    pub(super) fn publish(&mut self, vetted: Vetted, at: Outlook<'_>) -> Arc<Current> {
+    /// Puts the token of the flight in the air in place, and frees the air.
+    pub(super) fn land(&mut self, vetted: Vetted, at: Outlook<'_>) -> Arc<Current> {
+        let begun = self.ground().and_then(|air| air.begun);
+        self.publish(vetted, begun.map_or(self.tick, |(tick, _)| tick), at)
+    }
+
+    /// Puts a token in place that came from elsewhere: it answers all refusals so far.
+    pub(super) fn place(&mut self, vetted: Vetted, at: Outlook<'_>) -> Arc<Current> {
+        self.publish(vetted, self.tick, at)
+    }
+
+    fn publish(&mut self, vetted: Vetted, begun: u64, at: Outlook<'_>) -> Arc<Current> {
         let Vetted {
             token,
             sent,
@@ -401,10 +447,6 @@ impl Desk {
         let generation = self.upcoming;
         self.upcoming = generation.next();
         let token = token.landed(at.engine, generation, issued.to_system_time(), dies.to_system_time());
-        let begun = self
-            .ground()
-            .and_then(|air| air.begun)
-            .map_or(self.tick, |(tick, _)| tick);
         let by_mono = |wall: Wall| {
             let ahead = ends.checked_sub(wall.until(dies)).unwrap_or(at.mono);
             ahead + dies.until(wall).min(NEVER)
@@ -481,10 +523,7 @@ impl Desk {
     /// The flight that was waiting for the air to be free goes up.
     pub(super) fn depart_next(&mut self) -> Departure {
         let next = self.next.take()?;
-        self.air = Some(Aloft {
-            flight: next.clone(),
-            begun: None,
-        });
+        self.air = Some(self.aloft(next.clone()));
         Some(next)
     }
 

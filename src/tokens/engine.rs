@@ -5,14 +5,15 @@
 
 use std::sync::{Arc, PoisonError};
 
+use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::breaker::{Place, Ruling};
-use super::desk::{Admission, Current, Departure, Desk, Outlook, Refusal, Refused};
+use super::desk::{Admission, Current, Departure, Desk, Outlook, Phase, Refusal, Refused};
 use super::fetch;
 use super::flight::{Flight, Landed};
-use super::store::Store;
+use super::kept::Kept;
 use crate::challenge::Challenge;
 use crate::clock::{Clock, Wall};
 use crate::error::{Error, Kind};
@@ -54,7 +55,7 @@ pub(crate) struct Engine {
     pub(super) provider: Arc<dyn AnyProvider>,
     pub(super) policy: RefreshPolicy,
     pub(super) clock: Clock,
-    pub(super) store: Option<Arc<dyn Store>>,
+    pub(super) kept: Option<Kept>,
     pub(super) observers: Observers,
     id: u64,
 }
@@ -64,7 +65,7 @@ impl Engine {
         provider: Arc<dyn AnyProvider>,
         policy: RefreshPolicy,
         clock: Clock,
-        store: Option<Arc<dyn Store>>,
+        kept: Option<Kept>,
         observers: Observers,
     ) -> Self {
         // Zero is nobody's. A name orders nothing: std's own.
@@ -86,7 +87,7 @@ impl Engine {
             provider,
             policy,
             clock,
-            store,
+            kept,
             observers,
         }
     }
@@ -304,6 +305,18 @@ impl Engine {
         self.quiet_until.store(0, Ordering::Relaxed);
         // What a flight brings has a timer, and nothing needs none.
         self.untimed.store(false, Ordering::Relaxed);
+    }
+
+    /// Forgets token and credential, and fences off what is in the air. Returns whom to tell.
+    pub(super) fn leave(&self, desk: &mut Desk, phase: Phase, credential: Option<Value>) -> Vec<Arc<Flight>> {
+        // Shut down is for good.
+        let phase = match desk.phase {
+            Phase::ShutDown => Phase::ShutDown,
+            _ => phase,
+        };
+        let stranded = desk.leave(phase, credential);
+        self.show(None);
+        stranded
     }
 
     /// The monotonic clock has reached the end of `generation`.

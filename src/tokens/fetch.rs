@@ -1,4 +1,4 @@
-//! The task of a flight: wait for its time, fetch, and land in this order: persist, publish, wake, tell.
+//! The task of a flight: wait for its time and its turn, fetch, and land in this order: persist, publish, wake, tell.
 //!
 //! The task belongs to nobody. While its fetch is in the air it keeps the engine alive, so that a
 //! rotated credential lands even if every handle is gone. Once landed it holds only a `Weak` and goes
@@ -14,11 +14,12 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::desk::{Current, Departure, Outlook, Phase, Vetted};
 use super::engine::Engine;
 use super::flight::{Flight, Landed};
-use super::store;
+use super::kept::{Done, Draft, Held, Permit};
 use crate::clock::{A_YEAR, Skew, Wall};
 use crate::error::{Class, Error, FetchError};
 use crate::event::Event;
 use crate::provider::{FetchContext, IfLost, MOST};
+use crate::store::{Record, Standing};
 use crate::sync::{Handle, Ordering};
 use crate::token::{Expiry, Generation, Token, Warning};
 
@@ -60,17 +61,29 @@ impl Drop for Pilot {
 
 impl Pilot {
     async fn fly_once(&self) -> (Option<Arc<Current>>, Departure) {
-        let (engine, flight) = (&*self.engine, &*self.flight);
+        let (engine, flight) = (&self.engine, &self.flight);
         if let Some(not_before) = flight.not_before {
             sleep_until(not_before).await;
         }
+        let mut permit = match &engine.kept {
+            None => None,
+            Some(kept) => match kept.claim(engine, flight).await {
+                Ok(Some(permit)) => Some(permit),
+                Ok(None) => return (None, self.found()),
+                Err(error) => return (None, self.crash(error, Duration::ZERO)),
+            },
+        };
         let (lost_before, sent) = {
             let mut desk = engine.desk();
             desk.begin(Instant::now());
             (desk.schedule.lost(), engine.outlook(true))
         };
         engine.tell(&Event::FetchBegan { cause: flight.cause });
-        let fetched = self.fetch(lost_before).await.and_then(|(token, asked)| {
+        let fetched = match permit.as_ref().and_then(|permit| permit.initial(engine)) {
+            Some(configured) => Ok((configured, sent)),
+            None => self.fetch(lost_before, permit.as_mut()).await,
+        };
+        let fetched = fetched.and_then(|(token, asked)| {
             // Whatever becomes of the token, the credential that came with it has replaced the old one.
             let brought = token.renewal_credential().cloned();
             let mut desk = engine.desk();
@@ -86,17 +99,45 @@ impl Pilot {
         });
         let took = sent.mono.elapsed();
         match fetched {
-            Ok(vetted) => self.land(vetted, took).await,
-            Err(error) => (None, self.crash(error, took)),
+            Ok(vetted) => self.land(vetted, permit, took).await,
+            Err(error) => {
+                if let Some(permit) = permit {
+                    let counts = engine.desk().counts(flight);
+                    permit.failed(engine, &error, counts).await;
+                    if engine.desk().is_overtaken(flight) {
+                        return (None, self.found());
+                    }
+                }
+                (None, self.crash(error, took))
+            }
         }
+    }
+
+    /// What the flight was to bring is there already.
+    fn found(&self) -> Departure {
+        let next = {
+            let mut desk = self.engine.desk();
+            desk.discard();
+            desk.depart_next()
+        };
+        self.flight.land(Landed::Published);
+        next
     }
 
     /// One presentation, and a second one if the answer was lost and the provider's policy allows it.
     /// With the token comes the moment at which it was asked for.
-    async fn fetch(&self, lost_before: u32) -> Result<(Token, Outlook<'_>), FetchError> {
-        let engine = &*self.engine;
+    async fn fetch(
+        &self,
+        lost_before: u32,
+        mut permit: Option<&mut Permit>,
+    ) -> Result<(Token, Outlook<'_>), FetchError> {
+        let engine = &self.engine;
+        let before = permit
+            .as_ref()
+            .map(|permit| permit.presented_before(engine, &self.flight));
+        let lost_before = lost_before.max(before.transpose()?.unwrap_or(0));
         let began = engine.outlook(true);
-        let first = self.exchange().await.map(|token| (token, began));
+        let first = self.exchange(permit.as_deref_mut()).await.map(|token| (token, began));
         let Err(error) = &first else { return first };
         // By whichever clock saw more of it: one misses a suspend, the other a step back.
         let elapsed = || began.wall.until(engine.now()).max(began.mono.elapsed());
@@ -109,29 +150,34 @@ impl Pilot {
         if !again {
             return first;
         }
-        if let Some(store) = &engine.store
-            && let Ok(Some(kept)) = timeout(store::PATIENCE, store.load()).await
-        {
-            let mut desk = engine.desk();
-            if desk.counts(&self.flight) {
-                desk.adopt(kept);
-            }
+        if let Some(permit) = &permit {
+            permit.look_again(engine).await;
         }
         // Asked last, because the store took its time.
-        if engine.desk().phase == Phase::ShutDown {
-            return first;
+        {
+            let desk = engine.desk();
+            if desk.phase == Phase::ShutDown || desk.is_overtaken(&self.flight) {
+                return first;
+            }
         }
         let asked_again = engine.outlook(true);
-        match self.exchange().await.map(|token| (token, asked_again)) {
+        match self.exchange(permit).await.map(|token| (token, asked_again)) {
             // The first presentation stays lost, whatever kept the second one from the issuer.
             Err(error) if error.says_nothing() && is_no_verdict(error.class()) => Err(error.lost()),
             second => second,
         }
     }
 
-    async fn exchange(&self) -> Result<Token, FetchError> {
+    async fn exchange(&self, permit: Option<&mut Permit>) -> Result<Token, FetchError> {
         let engine = &*self.engine;
         let limit = engine.policy.fetch_timeout;
+        let permit = match permit {
+            Some(permit) => {
+                permit.present(engine, &self.flight).await?;
+                Some(&*permit)
+            }
+            None => None,
+        };
         let context = {
             let desk = engine.desk();
             if !desk.counts(&self.flight) {
@@ -154,13 +200,23 @@ impl Pilot {
         let limit = limit.saturating_mul(engine.provider.exchanges().clamp(1, MOST));
         let budget = &self.flight.budget;
         let spent_before = budget.spent();
-        let fetched = timeout(limit, self.asked(context)).await.unwrap_or_else(|_| {
-            Err(FetchError::transient(format!(
+        let asked = timeout(limit, self.asked(context));
+        let fetched = match permit {
+            Some(permit) => permit.within(asked).await,
+            None => Some(asked.await),
+        };
+        let fetched = match fetched {
+            Some(Ok(fetched)) => fetched,
+            Some(Err(_)) => Err(FetchError::transient(format!(
                 "the provider did not answer within {limit:?}; \
                  if its client goes through the layer that waits for it, give it a client of its own"
             ))
-            .lost())
-        });
+            .lost()),
+            None => Err(FetchError::transient(
+                "abandoned before its lease ended: the store did not renew it, or the process was stopped",
+            )
+            .lost()),
+        };
         // A client of the provider's own takes none, but something was sent: an answer came or was lost.
         let sent = fetched.as_ref().map_or_else(FetchError::is_lost, |_| true);
         if sent && budget.spent() == spent_before {
@@ -182,17 +238,72 @@ impl Pilot {
         fetch()
     }
 
-    /// Persist, publish, wake, tell.
-    async fn land(&self, vetted: Vetted, took: Duration) -> (Option<Arc<Current>>, Departure) {
-        let (engine, flight) = (&*self.engine, &*self.flight);
-        if let Some(store) = engine.store.as_ref().filter(|_| engine.desk().counts(flight)) {
-            let _ = timeout(store::PATIENCE, store.save(vetted.token.clone())).await;
+    /// Persist, publish, wake, tell, and give back the lease.
+    async fn land(&self, vetted: Vetted, permit: Option<Permit>, took: Duration) -> (Option<Arc<Current>>, Departure) {
+        let (engine, flight) = (&self.engine, &self.flight);
+        let held = match self.persist(&vetted, permit).await {
+            Persisted::Durable(held) => held,
+            Persisted::Pending => None,
+            Persisted::Overtaken => return (None, self.found()),
+        };
+        let landed = self.publish(vetted, took);
+        if let (Some(kept), Some(held)) = (&engine.kept, held) {
+            held.release(kept.patience()).await;
         }
+        if let Some(kept) = engine.kept.as_ref().filter(|_| engine.desk().counts(flight)) {
+            kept.in_force(engine);
+        }
+        landed
+    }
+
+    /// Waits until the token is durable, but never longer than the one in place may still go out.
+    async fn persist(&self, vetted: &Vetted, permit: Option<Permit>) -> Persisted {
+        let (engine, flight) = (&self.engine, &self.flight);
+        let (Some(kept), Some(permit)) = (&engine.kept, permit) else {
+            return Persisted::Durable(None);
+        };
+        let held = permit.into_held();
+        let token = vetted.token.clone().issued_at(vetted.issued.to_system_time());
+        let token = token.expires_at(vetted.dies.to_system_time());
+        let under_lease = held.is_some();
+        let (saved, limit) = {
+            let desk = engine.desk();
+            if !desk.counts(flight) {
+                return Persisted::Durable(held);
+            }
+            let credential = desk.credential.as_deref().cloned();
+            // Under the lock, so that who signs out or installs meanwhile comes after it.
+            let saved = kept.put(engine, Draft::renewed(token, credential), held);
+            let left = desk.usable(engine.now()).map(|current| current.left());
+            (
+                saved,
+                left.map_or(kept.patience(), |left| kept.patience().min(left.max(AT_LEAST))),
+            )
+        };
+        if !under_lease {
+            return Persisted::Pending;
+        }
+        match kept.durable(saved, limit).await {
+            Some(Done::Kept(held)) => Persisted::Durable(held),
+            Some(Done::Overtaken) => {
+                kept.look(engine).await;
+                match engine.desk().is_overtaken(flight) {
+                    true => Persisted::Overtaken,
+                    false => Persisted::Pending,
+                }
+            }
+            None => Persisted::Pending,
+        }
+    }
+
+    /// Publish, wake, tell.
+    fn publish(&self, vetted: Vetted, took: Duration) -> (Option<Arc<Current>>, Departure) {
+        let (engine, flight) = (&*self.engine, &*self.flight);
         let (published, next) = {
             let mut desk = engine.desk();
             let outlook = engine.outlook(true);
             let published = desk.counts(flight).then(|| {
-                let current = desk.publish(vetted, outlook);
+                let current = desk.land(vetted, outlook);
                 engine.show(Some(current.clone()));
                 current
             });
@@ -207,12 +318,7 @@ impl Pilot {
             return (None, next);
         };
         let waited = flight.land(Landed::Published);
-        engine.published.send_if_modified(|last| {
-            // A waiter that is awake already may have had the next one land before this is said.
-            let newer = current.generation.get() > *last;
-            *last = (*last).max(current.generation.get());
-            newer
-        });
+        engine.announce(&current);
         // A fingerprint is a look at all of a secret.
         if !engine.observers.is_empty() {
             engine.tell(&Event::Renewed {
@@ -273,7 +379,95 @@ impl Pilot {
     }
 }
 
+/// What became of a token before it is published.
+enum Persisted {
+    /// It is where it should be; the lease under which it got there.
+    Durable(Option<Held>),
+    /// It is being saved yet.
+    Pending,
+    /// A newer one is in place.
+    Overtaken,
+}
+
+/// A healthy store has so long, even if all wait for the token.
+const AT_LEAST: Duration = Duration::from_millis(250);
+
 impl Engine {
+    /// Takes in what somebody else has saved. Says whether things are different from now on, other than that the next
+    /// token is fetched with something else.
+    pub(super) fn take_in(self: &Arc<Self>, record: &Record) -> bool {
+        let vetted = record.token.clone().map(|token| self.vet(token, self.outlook(true)));
+        let credential = record.credential.as_ref().map(|credential| credential.expose().clone());
+        let mut stranded = Vec::new();
+        let taken = {
+            let mut desk = self.desk();
+            if !desk.is_news(record.generation) {
+                return false;
+            }
+            let reopened = desk.phase == Phase::SignedOut && record.standing != Standing::SignedOut;
+            if record.standing != Standing::Renewed || reopened {
+                let phase = match record.standing {
+                    Standing::SignedOut => Phase::SignedOut,
+                    Standing::Installed | Standing::Renewed => Phase::Open,
+                };
+                stranded = self.leave(&mut desk, phase, credential);
+            } else if let Some(credential) = credential {
+                desk.adopt(credential);
+            }
+            let vetted = vetted.and_then(Result::ok).map(|vetted| Vetted {
+                sent: vetted.issued,
+                ..vetted
+            });
+            let same = |vetted: &Vetted| {
+                let current = desk.current.as_ref();
+                current.is_some_and(|current| current.token.secret() == vetted.token.secret())
+            };
+            let current = vetted.filter(|vetted| !same(vetted)).map(|vetted| {
+                let current = desk.place(vetted, self.outlook(true));
+                self.show(Some(current.clone()));
+                current
+            });
+            current.ok_or(record.standing != Standing::Renewed || reopened)
+        };
+        for flight in stranded {
+            flight.land(Landed::Superseded);
+        }
+        self.pulse.send_replace(());
+        match taken {
+            Ok(current) => {
+                self.announce(&current);
+                self.tell(&Event::Adopted {
+                    generation: current.generation,
+                    token: current.token.fingerprint(),
+                    expires_in: self.now().until(current.plan.dies),
+                });
+                self.warn_of(&current);
+                // Whoever looks does it in a task.
+                Handle::current().spawn(Timer::of(self, &current).run());
+                true
+            }
+            Err(left) => {
+                if left {
+                    self.tell(&match record.standing {
+                        Standing::SignedOut => Event::SignedOut,
+                        Standing::Installed | Standing::Renewed => Event::Installed,
+                    });
+                }
+                left
+            }
+        }
+    }
+
+    /// Whoever waits for the next token learns of this one.
+    fn announce(&self, current: &Current) {
+        self.published.send_if_modified(|last| {
+            // A waiter that is awake already may have had the next one land before this is said.
+            let newer = current.generation.get() > *last;
+            *last = (*last).max(current.generation.get());
+            newer
+        });
+    }
+
     /// Puts a token in place that nobody fetched, if it is alive. Its credential is used in any case.
     pub(super) fn begin_with(self: &Arc<Self>, token: Token) {
         let credential = token.renewal_credential().cloned();
@@ -284,7 +478,7 @@ impl Engine {
                 desk.adopt(credential);
             }
             let Ok(vetted) = vetted else { return };
-            let current = desk.publish(vetted, self.outlook(false));
+            let current = desk.place(vetted, self.outlook(false));
             self.show(Some(current.clone()));
             // Without a runtime only the wall clock sees its end, until the first call within one.
             self.untimed.store(true, Ordering::Relaxed);

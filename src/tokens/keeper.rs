@@ -16,8 +16,9 @@ use super::engine::Engine;
 use crate::sync::{Handle, Ordering};
 
 impl Engine {
-    /// Starts the keeper, if it is wanted, not there, and this is called within a runtime.
+    /// Starts the keeper, if it is wanted, not there, and this is called within a runtime; and what looks for news.
     pub(super) fn keep(self: &Arc<Self>) {
+        self.watch_store();
         if self.keeps_alive && !self.keeping.load(Ordering::Relaxed) {
             self.start_keeper();
         }

@@ -11,10 +11,11 @@ mod engine;
 mod fetch;
 mod flight;
 mod keeper;
+#[cfg_attr(not(feature = "store"), allow(dead_code, unused_imports))]
+mod kept;
 #[cfg(all(test, feature = "shuttle"))]
 pub(crate) mod model;
 mod schedule;
-mod store;
 
 use std::fmt;
 use std::future::Future;
@@ -32,7 +33,7 @@ use crate::error::{Class, Error, Faults};
 use crate::event::{Event, Observe, Observers};
 use crate::lifetime::{Freshness, RefreshPolicy};
 use crate::provider::{AnyProvider, TokenProvider};
-use crate::store::{StorePolicy, TokenStore};
+use crate::store::{StoreError, StorePolicy, TokenStore};
 use crate::stripe::{Anchor, Handle};
 use crate::token::{Fingerprint, Generation, Token};
 
@@ -40,6 +41,7 @@ pub(crate) use breaker::Place;
 pub(crate) use desk::{Admission, Current, Refusal, unmet};
 pub(crate) use engine::Engine;
 pub(crate) use flight::{Landed, Landing};
+use kept::Kept;
 
 /// The one current token, shared by every client that clones this handle.
 ///
@@ -89,7 +91,6 @@ impl Tokens {
             clock: Clock::system(),
             observers: Vec::new(),
             store: None,
-            kept: None,
             store_policy: StorePolicy::default(),
             credential: None,
             faults,
@@ -210,6 +211,9 @@ impl Tokens {
     ///
     /// That one ends with the exchange it is in, or with its first: a lost answer is not asked for
     /// again. Callers that wait get what it brought. The token in place goes out until it expires.
+    ///
+    /// With a store, waits for up to 5 s more until what is in force is durable and no lease is held: others need not wait
+    /// for its end then.
     pub async fn shutdown(&self) {
         let stranded = self.engine.desk().shut_down();
         self.engine.pulse.send_replace(());
@@ -222,9 +226,12 @@ impl Tokens {
             // Before looking, so that a landing between the look and the wait is not missed.
             grounded.as_mut().enable();
             if self.engine.desk().in_air().is_none() {
-                return;
+                break;
             }
             grounded.await;
+        }
+        if let Some(kept) = &self.engine.kept {
+            kept.idle().await;
         }
     }
 
@@ -299,26 +306,27 @@ impl Tokens {
             fetching: desk.in_air().is_some(),
             waiting: desk.in_air().map_or(0, |flight| flight.waiting()),
             keep_alive: self.engine.keep_alive(desk.phase),
+            undurable: self.engine.kept.as_ref().is_some_and(Kept::is_undurable),
+            store_error: self.engine.kept.as_ref().and_then(Kept::trouble),
         }
     }
 
     fn leave(&self, phase: desk::Phase, credential: Option<Value>) {
         let stranded = {
             let mut desk = self.engine.desk();
-            // Shut down is for good.
-            let phase = if desk.phase == desk::Phase::ShutDown {
-                desk.phase
-            } else {
-                phase
-            };
-            let stranded = desk.leave(phase, credential);
-            self.engine.show(None);
-            stranded
+            if let Some(kept) = &self.engine.kept {
+                // Under the lock, so that what is saved last is what was done last.
+                drop(kept.put(&self.engine, kept::Draft::left(credential.clone()), None));
+            }
+            self.engine.leave(&mut desk, phase, credential)
         };
         for flight in stranded {
             flight.land(Landed::Superseded);
         }
         self.engine.pulse.send_replace(());
+        if let Some(kept) = &self.engine.kept {
+            kept.is_in_force();
+        }
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -388,8 +396,7 @@ pub struct TokensBuilder {
     policy: RefreshPolicy,
     clock: Clock,
     observers: Vec<Box<dyn Observe>>,
-    store: Option<Arc<dyn store::Store>>,
-    kept: Option<Arc<dyn TokenStore>>,
+    store: Option<Arc<dyn TokenStore>>,
     store_policy: StorePolicy,
     credential: Option<Value>,
     faults: Faults,
@@ -427,7 +434,7 @@ impl TokensBuilder {
     #[cfg(feature = "store")]
     #[cfg_attr(docsrs, doc(cfg(feature = "store")))]
     pub fn store(mut self, store: impl TokenStore) -> Self {
-        self.kept = Some(Arc::new(store));
+        self.store = Some(Arc::new(store));
         self
     }
 
@@ -439,12 +446,6 @@ impl TokensBuilder {
         self
     }
 
-    #[cfg(test)]
-    fn seam(mut self, store: impl store::Store) -> Self {
-        self.store = Some(Arc::new(store));
-        self
-    }
-
     /// Makes the handle. Starts no fetch, unless tokens are [kept alive](RefreshPolicy::keep_alive) and this
     /// is called within a tokio runtime.
     ///
@@ -453,7 +454,12 @@ impl TokensBuilder {
     /// [`Error::is_config`]; the message names every wrong field and what would be right.
     pub fn build(mut self) -> Result<Tokens, Error> {
         self.policy.check(&mut self.faults);
-        let initial = match self.credential {
+        if let Some(store) = &self.store {
+            store.check(&mut self.faults);
+            self.store_policy.check(&self.policy, &mut self.faults);
+        }
+        #[cfg_attr(not(feature = "store"), allow(unused_mut))]
+        let mut initial = match self.credential {
             None => self.provider.initial(self.clock.now()),
             Some(_) => None,
         };
@@ -462,7 +468,18 @@ impl TokensBuilder {
         }
         self.faults.into_result()?;
         let observers = Observers::new(self.observers);
-        let engine = Engine::new(self.provider, self.policy, self.clock, self.store, observers);
+        #[cfg(not(feature = "store"))]
+        let kept = None;
+        #[cfg(feature = "store")]
+        let kept = self.store.map(|store| {
+            let seed = self.credential.as_ref().map(kept::text);
+            let seed = seed.or_else(|| self.provider.seed().map(|seed| kept::text(seed.expose())));
+            let policies = (&self.store_policy, &self.policy);
+            // What is kept stands above what was configured, and that takes a look.
+            let initial = initial.take();
+            Kept::new(store, policies, &*self.provider, (seed, crate::store::salted), initial)
+        });
+        let engine = Engine::new(self.provider, self.policy, self.clock, kept, observers);
         let engine = Arc::new(engine);
         if let Some(credential) = self.credential {
             engine.desk().adopt(credential);
@@ -525,6 +542,10 @@ pub struct Status {
     pub waiting: usize,
     /// Whether tokens are renewed without traffic.
     pub keep_alive: KeepAlive,
+    /// Whether what is in force is not in the store yet, so that it would be lost with this process. Without a store: no.
+    pub undurable: bool,
+    /// Why the store did not do what it was asked for, if it has not done it since.
+    pub store_error: Option<StoreError>,
 }
 
 /// Whether tokens are renewed without traffic. See [`RefreshPolicy::keep_alive`].

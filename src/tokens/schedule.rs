@@ -108,6 +108,9 @@ impl Schedule {
 
     /// No token came. Returns the error as callers see it.
     pub(super) fn failed(&mut self, error: FetchError, if_lost: IfLost, now: Instant) -> FetchError {
+        if error.is_of_store() {
+            return self.withheld(error, now);
+        }
         if error.is_lost() && if_lost != IfLost::Idempotent {
             self.lost = self.lost.saturating_add(1);
         } else if is_verdict(error.class()) || !error.says_nothing() {
@@ -151,6 +154,23 @@ impl Schedule {
             at: now,
             until,
         });
+        error
+    }
+
+    /// Nothing was presented, because the store could not be asked: it is asked again soon, since it costs the issuer
+    /// nothing, and what the issuer said stands.
+    fn withheld(&mut self, error: FetchError, now: Instant) -> FetchError {
+        let until = now + STORE_AGAIN.mul_f64(1.0 + JITTER * fastrand::f64());
+        let stands =
+            |setback: &Setback| !setback.error.is_of_store() && setback.until.is_none_or(|stands| stands > until);
+        if !self.setback.as_ref().is_some_and(stands) {
+            self.setback = Some(Setback {
+                error: error.clone(),
+                failures: self.failures(),
+                at: now,
+                until: Some(until),
+            });
+        }
         error
     }
 
@@ -257,6 +277,8 @@ fn gives_up(if_lost: IfLost) -> bool {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// Whoever waits for a store has to be back within two seconds of it.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
 /// On top of each gap, up to this share of it.
 const JITTER: f64 = 0.2;
 const LEAST_THROTTLE: Duration = Duration::from_secs(1);

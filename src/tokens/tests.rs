@@ -588,63 +588,6 @@ async fn changed_brings_the_next_token() {
     assert_eq!(watcher.await.unwrap().secret(), "test-2");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_token_is_durable_before_anyone_is_told() {
-    struct Slow(Arc<Mutex<Vec<&'static str>>>);
-    impl store::Store for Slow {
-        fn load(&self) -> BoxFuture<'_, Option<Value>> {
-            Box::pin(async { None })
-        }
-        fn save(&self, _: Token) -> BoxFuture<'_, ()> {
-            Box::pin(async {
-                sleep(SECOND).await;
-                self.0.lock().unwrap().push("persisted");
-            })
-        }
-    }
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let told = log.clone();
-    let (tokens, _) = tokens_of(
-        |nth| (SECOND, minted(nth, HOUR)),
-        |b| {
-            b.seam(Slow(log.clone())).observe(move |event: &Event| {
-                if let Event::Renewed { .. } = event {
-                    told.lock().unwrap().push("told");
-                }
-            })
-        },
-    );
-    let woken = log.clone();
-    let waiter = tokio::spawn({
-        let get = tokens.get();
-        async move {
-            get.await.unwrap();
-            woken.lock().unwrap().push("woken");
-        }
-    });
-    sleep(SECOND + SECOND / 2).await;
-    assert!(tokens.current().is_none(), "published before it was durable");
-    waiter.await.unwrap();
-    assert_eq!(log.lock().unwrap()[0], "persisted");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_delays_a_token_by_two_seconds_and_no_more() {
-    struct Hung;
-    impl store::Store for Hung {
-        fn load(&self) -> BoxFuture<'_, Option<Value>> {
-            Box::pin(std::future::pending())
-        }
-        fn save(&self, _: Token) -> BoxFuture<'_, ()> {
-            Box::pin(std::future::pending())
-        }
-    }
-    let (tokens, _) = tokens_of(|nth| (Duration::ZERO, minted(nth, HOUR)), |b| b.seam(Hung));
-    let began = Instant::now();
-    tokens.get().await.unwrap();
-    assert_eq!(began.elapsed(), 2 * SECOND);
-}
-
 #[test]
 fn without_a_runtime_a_fetch_is_an_error_and_not_a_panic() {
     let tokens = Tokens::new(provider_fn(|_| async { Ok(Token::bearer("test-a")) })).unwrap();

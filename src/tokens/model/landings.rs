@@ -1,8 +1,6 @@
 //! A fetch lands, and whoever waited finds what it was promised.
 
 use super::*;
-use crate::provider::BoxFuture;
-use crate::tokens::store::Store;
 
 #[test]
 fn a_landing_resolves_every_cold_caller_with_the_token_of_one_fetch() {
@@ -43,32 +41,6 @@ fn a_landing_without_a_token_resolves_every_waiter_and_frees_the_air() {
         }
         assert_eq!(block_on(rig.tokens.refresh()).unwrap().secret(), "test-first-2");
         rig.made(2..=2);
-    });
-}
-
-#[test]
-fn a_landing_is_persisted_before_anyone_has_the_token() {
-    struct Kept(AtomicUsize);
-    impl Store for Arc<Kept> {
-        fn load(&self) -> BoxFuture<'_, Option<Value>> {
-            Box::pin(async { None })
-        }
-        fn save(&self, _: Token) -> BoxFuture<'_, ()> {
-            Box::pin(async {
-                yield_now().await;
-                self.0.fetch_add(1, Ordering::Relaxed);
-            })
-        }
-    }
-    check(|| {
-        let kept = Arc::new(Kept(AtomicUsize::new(0)));
-        let rig = Rig::with(|_| Answer::Token, |builder| builder.seam(kept.clone()));
-        rig.together(2, move |rig| {
-            let token = rig.tokens.current().map_or_else(|| rig.get(), Ok);
-            assert_eq!(token.unwrap().secret(), "test-first-1");
-            assert_eq!(kept.0.load(Ordering::Relaxed), 1, "not durable yet");
-        });
-        rig.made(1..=1);
     });
 }
 

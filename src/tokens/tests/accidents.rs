@@ -344,27 +344,6 @@ async fn a_deadline_in_the_past_makes_no_storm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_on_load_strands_nobody() {
-    struct Hung;
-    impl store::Store for Hung {
-        fn load(&self) -> BoxFuture<'_, Option<Value>> {
-            Box::pin(std::future::pending())
-        }
-        fn save(&self, _: Token) -> BoxFuture<'_, ()> {
-            Box::pin(async {})
-        }
-    }
-    let (tokens, _) = tokens_of(
-        |nth| match nth {
-            1 => (SECOND, Err(FetchError::transient("reset").lost())),
-            _ => (SECOND, minted(nth, HOUR)),
-        },
-        |b| b.seam(Hung),
-    );
-    assert!(tokio::time::timeout(24 * HOUR, tokens.get()).await.is_ok());
-}
-
-#[tokio::test(start_paused = true)]
 async fn the_second_presentation_has_a_time_of_its_own() {
     let (tokens, _) = tokens_of(
         |nth| match nth {

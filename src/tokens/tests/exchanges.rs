@@ -52,30 +52,6 @@ async fn a_shutdown_in_the_middle_of_a_lost_exchange_is_one_presentation() {
     assert_eq!(issuer.fetches(), 1);
 }
 
-/// The store is asked before the second presentation, and the shutdown comes while it thinks.
-#[tokio::test(start_paused = true)]
-async fn a_shutdown_between_two_presentations_is_one() {
-    struct Slow;
-    impl store::Store for Slow {
-        fn load(&self) -> BoxFuture<'_, Option<Value>> {
-            Box::pin(async {
-                sleep(SECOND).await;
-                None
-            })
-        }
-        fn save(&self, _: Token) -> BoxFuture<'_, ()> {
-            Box::pin(std::future::ready(()))
-        }
-    }
-    let lost = |_| (SECOND, Err(FetchError::transient("reset").lost()));
-    let (tokens, issuer) = tokens_of(lost, |b| b.seam(Slow));
-    let waiting = tokio::spawn(tokens.get());
-    sleep(SECOND * 3 / 2).await;
-    tokens.shutdown().await;
-    assert!(waiting.await.unwrap().is_err());
-    assert_eq!(issuer.fetches(), 1);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_waits_for_its_time_at_the_shutdown_is_made() {
     let (tokens, issuer) = tokens_of(|nth| (SECOND, minted(nth, HOUR)), |b| b);

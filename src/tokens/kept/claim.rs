@@ -1,0 +1,153 @@
+//! Before an exchange: the lease, and what others have saved meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{Kept, Permit, withheld};
+use crate::error::FetchError;
+use crate::event::Event;
+use crate::store::{MARGIN, Record, StoreError};
+use crate::tokens::desk::Phase;
+use crate::tokens::engine::Engine;
+use crate::tokens::flight::Flight;
+
+impl Kept {
+    /// Waits for the lease or for what its holder brings, whichever comes first. `None`: nothing is left to do, because
+    /// what the flight was to bring is in place, or nobody wants it any more.
+    pub(in crate::tokens) async fn claim(
+        &self,
+        engine: &Arc<Engine>,
+        flight: &Arc<Flight>,
+    ) -> Result<Option<Permit>, FetchError> {
+        let gives_up = Instant::now() + self.term.saturating_add(MARGIN);
+        loop {
+            if engine.desk().is_overtaken(flight) {
+                return Ok(None);
+            }
+            if let Some(over) = self.over(engine, flight) {
+                return Err(over);
+            }
+            match self.try_claim(engine, flight).await {
+                Ok(Turn::Ours(permit)) => return Ok(Some(*permit)),
+                Ok(Turn::Over) => return Ok(None),
+                Ok(Turn::NotYet) if Instant::now() < gives_up => self.pause().await,
+                Ok(Turn::NotYet) => return Err(withheld(StoreError::unavailable(HELD_UP))),
+                Err(_) if !self.spends || self.alone => return Ok(Some(Permit::alone(self))),
+                Err(error) => return Err(withheld(error)),
+            }
+        }
+    }
+
+    /// Why nobody waits for the flight any more.
+    fn over(&self, engine: &Engine, flight: &Flight) -> Option<FetchError> {
+        let desk = engine.desk();
+        let why = match desk.phase {
+            _ if !desk.counts(flight) => "signed out, or another credential installed",
+            Phase::ShutDown => "shut down before it was this process's turn to fetch",
+            _ => return None,
+        };
+        Some(FetchError::transient(why).of_store())
+    }
+
+    async fn try_claim(&self, engine: &Arc<Engine>, flight: &Arc<Flight>) -> Result<Turn, StoreError> {
+        if self.has_draft() {
+            // What only we know has to be saved before anything else is begun.
+            return self.saved_at_last().await.map(|()| Turn::NotYet);
+        }
+        // Asked for first, so that what is read is read under it.
+        let held = self.lease(engine).await?;
+        let stored = self.read(engine).await?;
+        let (found, stored) = self.look_at(engine, stored);
+        if found || engine.desk().is_overtaken(flight) {
+            if let Some(held) = held {
+                held.release(self.patience).await;
+            }
+            return Ok(Turn::Over);
+        }
+        let settles = self.book().settles.filter(|settles| *settles > Instant::now());
+        match (held, settles) {
+            (Some(held), None) => Ok(Turn::Ours(Box::new(Permit::under(self, held, stored)))),
+            (None, None) => Ok(Turn::NotYet),
+            (held, Some(settles)) => {
+                // Whoever knows something newer needs it.
+                if let Some(held) = held {
+                    held.release(self.patience).await;
+                }
+                sleep_until(settles).await;
+                Ok(Turn::NotYet)
+            }
+        }
+    }
+
+    /// Takes in what is newer than what we have, puts back what is missing. Says whether there is a new state of
+    /// things now, and what is kept.
+    pub(super) fn look_at(&self, engine: &Arc<Engine>, stored: Option<Record>) -> (bool, Option<Record>) {
+        if self.has_lost(stored.as_ref()) {
+            self.restore(engine, stored.as_ref());
+            return (false, stored);
+        }
+        let Some(record) = stored else { return (false, None) };
+        if !self.accepts(&record) {
+            return (false, Some(record));
+        }
+        {
+            let mut book = self.book();
+            // What is ours and not saved yet stands above it; the saver sees to that.
+            if book.slot.is_some() {
+                return (false, Some(record));
+            }
+            book.settled = true;
+            book.initial = None;
+            book.known = Some(record.clone());
+        }
+        (engine.take_in(&record), Some(record))
+    }
+
+    fn restore(&self, engine: &Arc<Engine>, stored: Option<&Record>) {
+        let mut book = self.book();
+        if book.slot.is_some() {
+            return;
+        }
+        let Some(known) = book.known.clone() else { return };
+        let event = Event::StoreRestored {
+            found: stored.map_or(0, Record::generation),
+            known: known.generation(),
+        };
+        book.settles = Some(Instant::now() + SETTLE);
+        drop(book);
+        engine.tell(&event);
+        self.put_back(engine, known);
+    }
+
+    /// Until it may be worth another look.
+    async fn pause(&self) {
+        let seen = self.book().known.as_ref().map_or(0, Record::generation);
+        let watched = async {
+            if self.store.watch(seen).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let began = Instant::now();
+        let _ = timeout(LOOK_AGAIN, watched).await;
+        // One that resolves at once is no clock.
+        sleep_until(began + LEAST).await;
+    }
+}
+
+/// Whose turn it is.
+enum Turn {
+    Ours(Box<Permit>),
+    /// Somebody else's, or nobody's yet.
+    NotYet,
+    /// Nobody's any more.
+    Over,
+}
+
+const HELD_UP: &str = "another process holds the lease, longer than one lasts, and brings nothing";
+/// How often a lease is asked for that somebody else has.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const LEAST: Duration = Duration::from_millis(5);
+/// In so long everybody has looked, and put back what it knew.
+const SETTLE: Duration = Duration::from_secs(2);

@@ -1,0 +1,179 @@
+//! The right to one flight's exchanges, and what is noted about them: [`Permit`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Draft, Held, Kept, Op, withheld};
+use crate::clock::Wall;
+use crate::error::{Class, FetchError};
+use crate::provider::{Cause, IfLost};
+use crate::store::{Intent, Record, Saved, StoreError};
+use crate::token::{Secret, Token};
+use crate::tokens::engine::Engine;
+use crate::tokens::flight::Flight;
+
+/// What a flight goes up with.
+pub(in crate::tokens) struct Permit {
+    /// `None`: without the store.
+    held: Option<Held>,
+    /// What is kept, with what is noted about it.
+    base: Record,
+    /// Ours is noted in it.
+    noted: bool,
+}
+
+impl Permit {
+    pub(super) fn alone(kept: &Kept) -> Self {
+        let known = kept.book().known.clone();
+        Self {
+            held: None,
+            base: known.unwrap_or_else(|| kept.blank()),
+            noted: false,
+        }
+    }
+
+    pub(super) fn under(kept: &Kept, held: Held, stored: Option<Record>) -> Self {
+        Self {
+            held: Some(held),
+            base: stored.unwrap_or_else(|| kept.blank()),
+            noted: false,
+        }
+    }
+
+    /// How often what would be presented was presented before, without an answer; or why it is not presented again.
+    pub(in crate::tokens) fn presented_before(&self, engine: &Engine, flight: &Flight) -> Result<u32, FetchError> {
+        let Some(kept) = &engine.kept else { return Ok(0) };
+        let of = self.name_of_what_is_presented(kept, engine);
+        let Some(intent) = self.base.intent.as_ref().filter(|intent| intent.of == of) else {
+            return Ok(0);
+        };
+        let ago = |then| Wall::of(then).until(engine.now());
+        let again = match engine.provider.if_lost() {
+            // Somebody wants it in spite of that.
+            _ if flight.cause == Cause::Requested => true,
+            IfLost::NeverReplay => false,
+            IfLost::ReplayWithin(limit) => intent.times < 2 && ago(intent.since) < limit,
+            IfLost::ReplayOnce => intent.times < 2 || ago(intent.last) >= MINUTE,
+            IfLost::Idempotent => true,
+        };
+        match again {
+            true => Ok(intent.times),
+            false => Err(FetchError::transient(BEGUN).lost()),
+        }
+    }
+
+    /// Notes, durably, that the credential is about to be presented. Nothing is presented if that cannot be.
+    pub(in crate::tokens) async fn present(&mut self, engine: &Engine, flight: &Flight) -> Result<(), FetchError> {
+        let Some(kept) = &engine.kept else { return Ok(()) };
+        let Some(held) = &self.held else { return Ok(()) };
+        if held.is_over() {
+            return Err(withheld(StoreError::unavailable("the lease ended before it was used")));
+        }
+        if let Some(until) = &held.until {
+            flight.budget.until(until.clone());
+        }
+        if !kept.spends {
+            return Ok(());
+        }
+        let now = engine.clock.now();
+        let of = self.name_of_what_is_presented(kept, engine);
+        let before = self.base.intent.take().filter(|intent| intent.of == of);
+        self.base.intent = Some(Intent {
+            since: before.as_ref().map_or(now, |before| before.since),
+            last: now,
+            times: before.map_or(0, |before| before.times).saturating_add(1),
+            of,
+        });
+        let noted = self.note(kept, engine).await;
+        match noted {
+            Err(_) if kept.alone => Ok(()),
+            Err(error) => Err(withheld(error)),
+            Ok(Saved::Overtaken) => Err(withheld(StoreError::unavailable("another process took over"))),
+            Ok(Saved::Kept) => {
+                self.noted = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// What the exchange brings, unless the lease may end before it does.
+    pub(in crate::tokens) async fn within<T>(&self, exchange: impl Future<Output = T>) -> Option<T> {
+        match &self.held {
+            Some(held) => held.within(exchange).await,
+            None => Some(exchange.await),
+        }
+    }
+
+    /// The configured token, where nothing is kept.
+    pub(in crate::tokens) fn initial(&self, engine: &Engine) -> Option<Token> {
+        let kept = engine.kept.as_ref()?;
+        kept.book().initial.take().filter(|_| self.base.generation == 0)
+    }
+
+    /// Looks for what others have saved since: between two presentations, and before a verdict is believed.
+    pub(in crate::tokens) async fn look_again(&self, engine: &Arc<Engine>) {
+        let Some(kept) = &engine.kept else { return };
+        kept.look(engine).await;
+    }
+
+    /// Its exchange brought a token. What it brought is saved with the lease.
+    pub(in crate::tokens) fn into_held(self) -> Option<Held> {
+        self.held
+    }
+
+    /// Its exchanges brought no token.
+    pub(in crate::tokens) async fn failed(mut self, engine: &Arc<Engine>, error: &FetchError, counts: bool) {
+        let Some(kept) = &engine.kept else { return };
+        if is_verdict(error) && !error.is_of_store() {
+            // Somebody else may have spent it, and have what came of it.
+            self.look_again(engine).await;
+        }
+        let brought = error.brought_credential().filter(|_| counts);
+        if let Some(credential) = brought {
+            let saved = kept.put(engine, Draft::credential(credential.clone()), self.held.take());
+            // Whether or not: it goes on being saved.
+            let _ = tokio::time::timeout(kept.patience, saved).await;
+            return;
+        }
+        // What became of a lost one is open, for whoever comes next as well.
+        if self.noted && !error.is_lost() {
+            self.base.intent = None;
+            let _ = self.note(kept, engine).await;
+        }
+        if let Some(held) = self.held.take() {
+            held.release(kept.patience).await;
+        }
+    }
+
+    async fn note(&self, kept: &Kept, engine: &Engine) -> Result<Saved, StoreError> {
+        let Some(lease) = self.held.as_ref().and_then(Held::lease) else {
+            return Err(StoreError::unavailable("there is no lease"));
+        };
+        let saving = kept.store.save(&self.base, self.base.generation, lease);
+        kept.ask(engine, Op::Save, saving).await
+    }
+
+    /// A credential is named by its hash.
+    fn name_of_what_is_presented(&self, kept: &Kept, engine: &Engine) -> String {
+        let credential = engine.desk().credential.clone();
+        let credential = credential.as_ref().map(|credential| text(credential.expose()));
+        let configured = kept.seed.as_ref().map(|seed| seed.expose().as_str());
+        let presented = credential.as_ref().map(|text| text.expose().as_str()).or(configured);
+        (kept.hash)(&self.base.salt, presented.unwrap_or_default())
+    }
+}
+
+/// The JSON of it, to be hashed.
+pub(in crate::tokens) fn text(value: &Value) -> Secret<String> {
+    Secret::new(value.to_string())
+}
+
+fn is_verdict(error: &FetchError) -> bool {
+    matches!(error.class(), Class::Terminal | Class::NeedsInteraction | Class::Config)
+}
+
+const BEGUN: &str = "the credential was being presented by a process that left no word of what became of it, \
+                     and the provider's policy presents none again that may be spent";
+const MINUTE: Duration = Duration::from_secs(60);
