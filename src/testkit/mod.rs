@@ -86,6 +86,11 @@
 //! # }
 //! ```
 //!
+//! # A store that fails
+//!
+//! [`MemoryStore`] keeps a token as a file or a database does, for several [`Tokens`](crate::Tokens) in one process, and
+//! hangs, fails, forgets and goes back in time when a test says so.
+//!
 //! # What it is not
 //!
 //! An issuer for anything but tests: it speaks no TLS, its tokens are words and a random number,
@@ -102,6 +107,7 @@ mod issuer;
 mod ledger;
 mod resource;
 mod server;
+mod store;
 mod visit;
 
 pub use self::api::{Api, ApiCounts};
@@ -113,3 +119,4 @@ pub use self::issuer::{Grant, Issued, Issuer, IssuerCounts};
 pub use self::ledger::Standing;
 pub use self::resource::ApiService;
 pub use self::server::Server;
+pub use self::store::{Calls, MemoryStore, Snapshot, StoreCall};
