@@ -3,6 +3,8 @@
 use std::fmt;
 use std::future::{Future, ready};
 
+use serde_json::{Value, json};
+
 use super::{FetchContext, IfLost, TokenProvider};
 use crate::clock::A_YEAR;
 use crate::error::{Faults, FetchError};
@@ -42,6 +44,15 @@ impl TokenProvider for Fixed {
 
     fn if_lost(&self) -> IfLost {
         IfLost::Idempotent
+    }
+
+    fn owner(&self) -> String {
+        "fixed".into()
+    }
+
+    /// Another one takes the place of what was kept.
+    fn seed(&self) -> Option<Secret<Value>> {
+        Some(Secret::new(json!({ "access_token": self.secret.expose() })))
     }
 
     fn check(&self, faults: &mut Faults) {

@@ -27,6 +27,8 @@ pub(crate) mod exchange;
 #[cfg(feature = "oauth2")]
 pub mod oauth2;
 #[cfg(feature = "oauth2")]
+mod owner;
+#[cfg(feature = "oauth2")]
 mod reading;
 #[cfg(feature = "tencent")]
 pub mod tencent;

@@ -121,8 +121,8 @@ impl Weboffice {
     /// The pair to begin with, taken for just issued. Default: none, so that the first is generated.
     #[must_use]
     pub fn tokens(mut self, access_token: impl Into<String>, refresh_token: impl Into<String>) -> Self {
-        self.endpoint.seed("access_token", &access_token.into());
-        self.endpoint.seed("refresh_token", &refresh_token.into());
+        self.endpoint.begin_with("access_token", &access_token.into());
+        self.endpoint.begin_with("refresh_token", &refresh_token.into());
         self
     }
 
@@ -164,6 +164,20 @@ impl Weboffice {
 
 impl TokenProvider for Weboffice {
     as_endpoint!();
+
+    fn owner(&self) -> String {
+        self.endpoint.owner_of(
+            "alibaba.weboffice",
+            &self.url,
+            &[
+                "project_name",
+                "source_uri",
+                "credential_config",
+                "acquire.User",
+                "acquire.Permission",
+            ],
+        )
+    }
 
     fn initial(&self, now: SystemTime) -> Option<Token> {
         let token = self.endpoint.seeded()?.issued_at(now).renew_by(now + REFRESH_LIFE);

@@ -156,7 +156,7 @@ impl WuyingLogin {
     /// [`keep_alive_token`](Self::keep_alive_token).
     #[must_use]
     pub fn login_token(mut self, token: impl Into<String>) -> Self {
-        self.endpoint.seed("access_token", &token.into());
+        self.endpoint.begin_with("access_token", &token.into());
         self
     }
 
@@ -235,6 +235,14 @@ impl WuyingLogin {
 
 impl TokenProvider for WuyingLogin {
     as_endpoint!();
+
+    fn owner(&self) -> String {
+        self.endpoint.owner_of(
+            "alibaba.login",
+            &self.url,
+            &["region_id", "client_id", "end_user_id", "office_site_id"],
+        )
+    }
 
     fn initial(&self, now: SystemTime) -> Option<Token> {
         let token = self.endpoint.seeded()?.issued_at(now).expires_in(self.lifetime);

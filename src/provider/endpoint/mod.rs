@@ -79,7 +79,17 @@
 //! `acquire` that is good for one use. `"replay"` (`once`, `never`, `idempotent`, `{"within": "30s"}`) says
 //! what may be done when an answer was lost; the default is `once` where the answer has a `refresh_token`, else
 //! `idempotent`.
+//!
+//! # In a store
+//!
+//! Whose tokens these are ([`owner`](crate::TokenProvider::owner)) is told by the URLs without their queries, and by those
+//! of `vars`, and of the parameters that are written into a request, whose name is that of an account: it ends in `id`, or
+//! is one of `account`, `audience`, `domain`, `organization`, `project`, `realm`, `resource`, `scope`, `tenant`, `user` and
+//! `username`. Names with `secret`, `token`, `session`, `key`, `code`, `password` or `nonce` in them do not count. What it
+//! begins from ([`seed`](crate::TokenProvider::seed)) are those of `vars` that an answer replaces (`access_token`,
+//! `refresh_token`, a name in `answer.keep`), and with `"fallback": "never"` what `acquire` needs.
 
+mod account;
 mod acs3;
 mod answer;
 mod errors;
@@ -483,6 +493,14 @@ impl TokenProvider for Endpoint {
 
     fn keeps_alive(&self) -> bool {
         self.renew.is_some() && (self.renew_before_death || self.answer.refresh_expires.is_some())
+    }
+
+    fn owner(&self) -> String {
+        self.owner_by_names()
+    }
+
+    fn seed(&self) -> Option<Secret<Value>> {
+        self.configured_seed()
     }
 
     /// It has to renew; or it brings what acquires, such as another authorization code.

@@ -183,6 +183,22 @@ impl Call {
         templates.into_iter().flat_map(Template::names)
     }
 
+    /// Its parameters that no placeholder fills, by name.
+    pub(super) fn literals(&self) -> impl Iterator<Item = (&str, &str)> {
+        let fields = self.query.iter().chain(self.form.iter().flatten());
+        let json = match &self.json {
+            Some(Shape::Object(fields)) => Some(fields),
+            _ => None,
+        };
+        let json = json.into_iter().flatten().filter_map(|(name, shape)| match shape {
+            Shape::Text(template) => Some((name, template)),
+            _ => None,
+        });
+        fields
+            .chain(json)
+            .filter_map(|(name, text)| Some((name.as_str(), text.plain()?)))
+    }
+
     /// Names everything that cannot be right. `known` are the placeholders that may have a value.
     pub(super) fn check(&self, at: &str, known: &dyn Fn(&str) -> bool, faults: &mut Faults) {
         let mut unknown: Vec<&str> = self

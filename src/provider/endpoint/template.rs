@@ -88,6 +88,23 @@ impl Template {
         self
     }
 
+    /// The text with its placeholders, as a document has it.
+    pub(super) fn written(&self) -> String {
+        let pieces = self.pieces.iter().map(|piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::Value(name) => format!("{{{name}}}"),
+        });
+        pieces.collect()
+    }
+
+    /// The text, if there is no placeholder in it.
+    pub(super) fn plain(&self) -> Option<&str> {
+        match self.pieces.as_slice() {
+            [Piece::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
     /// The text up to the first placeholder.
     pub(super) fn start(&self) -> &str {
         match self.pieces.first() {

@@ -56,6 +56,10 @@ macro_rules! as_endpoint {
             self.endpoint.keeps_alive()
         }
 
+        fn seed(&self) -> Option<$crate::token::Secret<serde_json::Value>> {
+            self.endpoint.configured_seed()
+        }
+
         fn check_credential(&self, credential: &serde_json::Value, faults: &mut Faults) {
             self.endpoint.check_credential(credential, faults);
         }
@@ -101,7 +105,7 @@ impl Endpoint {
     }
 
     /// What the first renewal begins with; one that is empty counts as none.
-    pub(in crate::provider) fn seed(&mut self, name: &str, value: &str) {
+    pub(in crate::provider) fn begin_with(&mut self, name: &str, value: &str) {
         if value.is_empty() {
             self.seed.remove(name);
         } else {

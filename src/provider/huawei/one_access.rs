@@ -96,7 +96,7 @@ impl OneAccess {
     /// The first refresh token. Default: none, so that a [`code`](Self::code) is exchanged, or one is installed.
     #[must_use]
     pub fn refresh_token(mut self, token: impl Into<String>) -> Self {
-        self.endpoint.seed("refresh_token", &token.into());
+        self.endpoint.begin_with("refresh_token", &token.into());
         self
     }
 
@@ -119,6 +119,10 @@ impl OneAccess {
 
 impl TokenProvider for OneAccess {
     as_endpoint!();
+
+    fn owner(&self) -> String {
+        self.endpoint.owner_of("huawei.oneaccess", &self.url, &["client_id"])
+    }
 
     fn check(&self, faults: &mut Faults) {
         self.endpoint.check_vendor(&self.url, faults);

@@ -73,6 +73,10 @@ impl Tenant {
 impl TokenProvider for Tenant {
     as_endpoint!();
 
+    fn owner(&self) -> String {
+        self.endpoint.owner_of("huawei.tenant", &self.url, &["client_id"])
+    }
+
     fn check(&self, faults: &mut Faults) {
         self.endpoint.check_vendor(&self.url, faults);
         if self.client_id.is_empty() {

@@ -68,6 +68,10 @@ impl TokenProvider for ClientCredentialsGrant {
         self.if_lost
     }
 
+    fn owner(&self) -> String {
+        self.endpoint.owner("oauth2.client_credentials")
+    }
+
     fn check(&self, faults: &mut Faults) {
         self.endpoint.check(faults);
     }

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::answer::{self, Issued};
 use crate::error::{Faults, FetchError};
 use crate::provider::exchange::{Hidden, Needles, TokenClient};
+use crate::provider::owner::{Owner, is_account};
 use crate::provider::{Cause, FetchContext};
 use crate::token::{Secret, Token, Warning};
 
@@ -158,6 +159,19 @@ impl TokenEndpoint {
         let answer = client.send(request, context, &hidden).await?;
         let issued = answer::read(&answer, host, &hidden, context.now())?;
         Ok(Granted { issued, sent_at })
+    }
+
+    /// Whose tokens it brings. What is asked for is part of it: a token that may do less serves nobody who asks for more.
+    pub(super) fn owner(&self, kind: &str) -> String {
+        let url = self.url.as_ref().map(Uri::to_string).unwrap_or_default();
+        let extras = self.extras.iter().filter(|(name, _)| is_account(name));
+        let owner = Owner::of(kind, &url)
+            .and("client_id", &self.client_id)
+            .and_words("scope", self.scope.split_ascii_whitespace())
+            .and_words("resource", self.resources.iter().map(String::as_str))
+            .and("audience", self.audience.as_deref().unwrap_or_default());
+        let owner = extras.fold(owner, |owner, (name, value)| owner.and(name, value.expose()));
+        owner.into_line()
     }
 
     /// Names every wrong field.

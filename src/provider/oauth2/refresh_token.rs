@@ -139,6 +139,15 @@ impl TokenProvider for RefreshTokenGrant {
         self.if_lost
     }
 
+    fn owner(&self) -> String {
+        self.endpoint.owner("oauth2.refresh_token")
+    }
+
+    fn seed(&self) -> Option<Secret<Value>> {
+        let seed = self.seed.as_ref().map(Secret::expose).filter(|seed| !seed.is_empty())?;
+        Some(Secret::new(json!({ "refresh_token": seed })))
+    }
+
     fn check_credential(&self, credential: &Value, faults: &mut Faults) {
         let token = credential.get("refresh_token").and_then(Value::as_str);
         if !token.is_some_and(|token| !token.is_empty() && is_sendable(token)) {

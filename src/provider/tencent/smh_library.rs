@@ -110,7 +110,7 @@ impl SmhLibrary {
     /// The token to begin with, taken for just issued. Default: none, so that the first is generated.
     #[must_use]
     pub fn access_token(mut self, token: impl Into<String>) -> Self {
-        self.endpoint.seed("access_token", &token.into());
+        self.endpoint.begin_with("access_token", &token.into());
         self
     }
 
@@ -185,6 +185,14 @@ fn joined<T: Into<String>>(items: impl IntoIterator<Item = T>) -> String {
 
 impl TokenProvider for SmhLibrary {
     as_endpoint!();
+
+    fn owner(&self) -> String {
+        self.endpoint.owner_of(
+            "tencent.smh",
+            &self.url,
+            &["library_id", "space_id", "user_id", "grant", "acquire.client_id"],
+        )
+    }
 
     fn initial(&self, now: SystemTime) -> Option<Token> {
         let life = self.period.unwrap_or(PERIOD);
