@@ -86,6 +86,6 @@ pub use replay::{Auto, Buffered, CloneBody, Kept, Methods, Never, Recording, Rep
 pub use service::TokenService;
 pub use store::StoreError;
 #[cfg(feature = "store")]
-pub use store::{Envelope, Lease, Record, Saved, StoreFuture, StorePolicy, TokenStore};
+pub use store::{Envelope, FileStore, Lease, Record, Saved, StoreFuture, StorePolicy, TokenStore};
 pub use token::{Fingerprint, Generation, Secret, Token, Warning, Wipe};
 pub use tokens::{Get, KeepAlive, State, Status, Tokens, TokensBuilder};

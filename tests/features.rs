@@ -6,7 +6,7 @@ fn enabled() -> String {
     if on.is_empty() { "none".into() } else { on.join(" ") }
 }
 
-fn all() -> [(&'static str, bool); 14] {
+fn all() -> [(&'static str, bool); 15] {
     [
         ("oauth2", cfg!(feature = "oauth2")),
         ("endpoint", cfg!(feature = "endpoint")),
@@ -17,6 +17,7 @@ fn all() -> [(&'static str, bool); 14] {
         ("schema", cfg!(feature = "schema")),
         ("client", cfg!(feature = "client")),
         ("reqwest", cfg!(feature = "reqwest")),
+        ("store", cfg!(feature = "store")),
         ("tracing", cfg!(feature = "tracing")),
         ("metrics", cfg!(feature = "metrics")),
         ("testkit", cfg!(feature = "testkit")),

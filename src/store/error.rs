@@ -44,6 +44,13 @@ impl StoreError {
         self
     }
 
+    /// The same, with what it is about in front.
+    #[cfg(feature = "store")]
+    pub(crate) fn about(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message).into();
+        self
+    }
+
     /// Whether what is kept is [no record of ours](Self::unusable).
     pub fn is_unusable(&self) -> bool {
         !self.usable

@@ -14,6 +14,8 @@
 #[cfg(feature = "store")]
 mod envelope;
 mod error;
+#[cfg(feature = "store")]
+mod file;
 mod lease;
 mod policy;
 mod record;
@@ -28,6 +30,8 @@ use crate::error::Faults;
 #[cfg(feature = "store")]
 pub use envelope::Envelope;
 pub use error::StoreError;
+#[cfg(feature = "store")]
+pub use file::FileStore;
 pub use lease::Lease;
 pub(crate) use policy::MARGIN;
 pub use policy::StorePolicy;

@@ -253,10 +253,11 @@ impl<'a> Fields<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn record() -> Record {
+    /// With everything that a record can have. Each of its secrets has `test-` in it.
+    pub(in crate::store) fn record() -> Record {
         let now = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
         Record {
             generation: 7,
