@@ -84,6 +84,8 @@ pub use provider::{Endpoint, Fallback, endpoint};
 pub use provider::{TokenClient, oauth2};
 pub use replay::{Auto, Buffered, CloneBody, Kept, Methods, Never, Recording, Replay, ReplayBody, TryClone, Unboxed};
 pub use service::TokenService;
+#[cfg(feature = "encryption")]
+pub use store::EncryptionKey;
 pub use store::StoreError;
 #[cfg(feature = "store")]
 pub use store::{Envelope, FileStore, Lease, Record, Saved, StoreFuture, StorePolicy, TokenStore};

@@ -6,7 +6,7 @@ fn enabled() -> String {
     if on.is_empty() { "none".into() } else { on.join(" ") }
 }
 
-fn all() -> [(&'static str, bool); 15] {
+fn all() -> [(&'static str, bool); 16] {
     [
         ("oauth2", cfg!(feature = "oauth2")),
         ("endpoint", cfg!(feature = "endpoint")),
@@ -18,6 +18,7 @@ fn all() -> [(&'static str, bool); 15] {
         ("client", cfg!(feature = "client")),
         ("reqwest", cfg!(feature = "reqwest")),
         ("store", cfg!(feature = "store")),
+        ("encryption", cfg!(feature = "encryption")),
         ("tracing", cfg!(feature = "tracing")),
         ("metrics", cfg!(feature = "metrics")),
         ("testkit", cfg!(feature = "testkit")),

@@ -4,15 +4,29 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
+#[cfg(feature = "encryption")]
+use super::sealed::{EncryptionKey, Sealed};
 use super::{Record, StoreError};
+use crate::token::Secret;
 
 /// How a [`Record`] becomes bytes and bytes become a record, the same for every store.
 ///
-/// The bytes are JSON. What does not come out as it went in is refused by name: torn, changed, of another schema.
+/// The bytes are JSON. What does not come out as it went in is refused by name: torn, changed, of another schema, not
+/// encrypted, or with another key.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct Envelope {}
+pub struct Envelope {
+    /// What is written is sealed with this one.
+    #[cfg(feature = "encryption")]
+    key: Option<EncryptionKey>,
+    /// What is read may be sealed with one of these as well.
+    #[cfg(feature = "encryption")]
+    older: Vec<EncryptionKey>,
+    #[cfg(feature = "encryption")]
+    adopts_plain: bool,
+}
 
 impl Envelope {
     /// Readable for whoever can read the store. A changed bit is found, an attacker who can write there is not.
@@ -20,18 +34,81 @@ impl Envelope {
         Self::default()
     }
 
-    /// The record as bytes. They hold secrets.
+    /// Encrypted with `key`, by XChaCha20-Poly1305: who can read the store learns how long the record is and which key it
+    /// is sealed with, and a byte that somebody changed is found. Not found is who puts an older record back, whole; that
+    /// is up to who may write there.
+    ///
+    /// To change the key, give the new one here and the old one to [`also_opens`](Self::also_opens), in every process
+    /// that shares the store before the first of them saves: the others cannot read what it wrote.
+    ///
+    /// ```
+    /// use tower_token::{EncryptionKey, Envelope, FileStore};
+    ///
+    /// # fn store(secret: &str) -> Result<FileStore, tower_token::Error> {
+    /// let key = EncryptionKey::from_base64(secret)?;
+    /// let store = FileStore::new("/var/lib/my-app/token.json").envelope(Envelope::sealed(key));
+    /// # Ok(store)
+    /// # }
+    /// ```
+    ///
+    /// Source: RFC 8439 with the nonce of draft-irtf-cfrg-xchacha-03, 192 bits that are drawn for each record.
+    #[cfg(feature = "encryption")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "encryption")))]
+    pub fn sealed(key: EncryptionKey) -> Self {
+        Self {
+            key: Some(key),
+            ..Self::default()
+        }
+    }
+
+    /// Reads what is sealed with `key` too, so that a key can be changed. Nothing is written with it. May be called more
+    /// than once.
+    ///
+    /// With [`plain`](Self::plain) it ends the encryption: the next record is written readable.
+    #[cfg(feature = "encryption")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "encryption")))]
+    #[must_use]
+    pub fn also_opens(mut self, key: EncryptionKey) -> Self {
+        self.older.push(key);
+        self
+    }
+
+    /// Reads what is not encrypted too, so that a store can begin to be: the next record is written sealed. Until then
+    /// whoever can write there can put a record of his own there, so leave it out again.
+    ///
+    /// Default: it is refused.
+    #[cfg(feature = "encryption")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "encryption")))]
+    #[must_use]
+    pub fn adopts_plain(mut self) -> Self {
+        self.adopts_plain = true;
+        self
+    }
+
+    /// The record as bytes. They hold secrets, unless they are [sealed](Self::sealed).
     pub fn write(&self, record: &Record) -> Vec<u8> {
-        let record = record.to_json().to_string();
-        let sum = hex(&Sha256::digest(&record));
-        let record = RawValue::from_string(record);
-        let sheet = record.map(|record| Sheet {
-            tower_token_record: SCHEMA,
-            sum,
-            record,
-        });
+        let record = Secret::new(record.to_json());
+        let record = Zeroizing::new(record.expose().to_string());
+        #[cfg(feature = "encryption")]
+        if let Some(key) = &self.key {
+            let sealed = Sealed::new(&record, key, SCHEMA);
+            return sheet(&SealedSheet {
+                tower_token_record: SCHEMA,
+                sealed,
+            });
+        }
         // A text that serde_json wrote is JSON.
-        sheet.and_then(|sheet| serde_json::to_vec(&sheet)).unwrap_or_default()
+        let raw: Result<&RawValue, _> = serde_json::from_str(&record);
+        raw.map_or_else(
+            |_| Vec::new(),
+            |raw| {
+                sheet(&PlainSheet {
+                    tower_token_record: SCHEMA,
+                    sum: sum(&record),
+                    record: raw,
+                })
+            },
+        )
     }
 
     /// What [`write`](Self::write) wrote.
@@ -40,26 +117,66 @@ impl Envelope {
     ///
     /// [`StoreError::unusable`], which says what is wrong with them and quotes nothing.
     pub fn read(&self, bytes: &[u8]) -> Result<Record, StoreError> {
-        let sheet: Sheet<&RawValue> = match serde_json::from_slice(bytes) {
-            Ok(sheet) => sheet,
-            Err(error) => return Err(not_ours(bytes, &error)),
-        };
-        if sheet.tower_token_record != SCHEMA {
+        let sheet: Sheet<'_> = serde_json::from_slice(bytes).map_err(|error| not_ours(bytes, &error))?;
+        let schema = sheet.tower_token_record;
+        if schema != SCHEMA {
             return Err(StoreError::unusable(format!(
-                "what is kept is of schema {}, and this program knows {SCHEMA}",
-                sheet.tower_token_record
+                "what is kept is of schema {schema}, and this program knows {SCHEMA}",
             )));
         }
-        let record = sheet.record.get();
-        if sheet.sum != hex(&Sha256::digest(record)) {
+        match sheet {
+            Sheet {
+                record: Some(record),
+                sum: Some(sum),
+                sealed: None,
+                ..
+            } => self.read_plain(record.get(), &sum),
+            Sheet {
+                record: None,
+                sum: None,
+                sealed: Some(sealed),
+                ..
+            } => self.open(sealed.get()),
+            _ => Err(StoreError::unusable(FOREIGN)),
+        }
+    }
+
+    fn read_plain(&self, record: &str, noted: &str) -> Result<Record, StoreError> {
+        #[cfg(feature = "encryption")]
+        if self.key.is_some() && !self.adopts_plain {
+            return Err(StoreError::unusable(
+                "what is kept is not encrypted, and only what is encrypted is believed here",
+            ));
+        }
+        if noted != sum(record) {
             return Err(StoreError::unusable(
                 "what is kept was changed or damaged since it was written: its sum does not fit",
             ));
         }
-        let record = serde_json::from_str(record);
-        let record = record.map_err(|_| StoreError::unusable("what is kept is no record: it is nested too deeply"))?;
-        Record::from_json(&record)
+        parsed(record)
     }
+
+    #[cfg(feature = "encryption")]
+    fn open(&self, sealed: &str) -> Result<Record, StoreError> {
+        let keys: Vec<_> = self.key.iter().chain(&self.older).collect();
+        if keys.is_empty() {
+            return Err(StoreError::unusable(NO_KEY));
+        }
+        let sealed: Sealed = serde_json::from_str(sealed).map_err(|_| StoreError::unusable(FOREIGN))?;
+        parsed(&sealed.open(&keys, SCHEMA)?)
+    }
+
+    #[cfg(not(feature = "encryption"))]
+    #[allow(clippy::unused_self, reason = "with the feature it has keys")]
+    fn open(&self, _: &str) -> Result<Record, StoreError> {
+        Err(StoreError::unusable(NO_KEY))
+    }
+}
+
+fn parsed(record: &str) -> Result<Record, StoreError> {
+    let record = serde_json::from_str(record).map(Secret::new);
+    let record = record.map_err(|_| StoreError::unusable("what is kept is no record: it is nested too deeply"))?;
+    Record::from_json(record.expose())
 }
 
 fn not_ours(bytes: &[u8], error: &serde_json::Error) -> StoreError {
@@ -70,20 +187,51 @@ fn not_ours(bytes: &[u8], error: &serde_json::Error) -> StoreError {
     } else if serde_json::from_slice::<IgnoredAny>(bytes).is_err() {
         "what is kept is no JSON: it was damaged, or something else wrote it".into()
     } else {
-        "what is kept is JSON, but no token of this library".into()
+        FOREIGN.into()
     })
 }
 
-#[derive(Serialize, Deserialize)]
-struct Sheet<R> {
+/// What is written: everything in it has a form that JSON can have.
+fn sheet(sheet: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(sheet).unwrap_or_default()
+}
+
+#[derive(Serialize)]
+struct PlainSheet<'a> {
     tower_token_record: u32,
     sum: String,
-    record: R,
+    record: &'a RawValue,
+}
+
+#[cfg(feature = "encryption")]
+#[derive(Serialize)]
+struct SealedSheet {
+    tower_token_record: u32,
+    sealed: Sealed,
+}
+
+/// What is read: one or the other, or of a schema that has neither.
+#[derive(Deserialize)]
+struct Sheet<'a> {
+    tower_token_record: u32,
+    sum: Option<String>,
+    #[serde(borrow)]
+    record: Option<&'a RawValue>,
+    #[serde(borrow)]
+    sealed: Option<&'a RawValue>,
+}
+
+fn sum(record: &str) -> String {
+    hex(&Sha256::digest(record))
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+const FOREIGN: &str = "what is kept is JSON, but no token of this library";
+
+const NO_KEY: &str = "what is kept is encrypted, and no key was given";
 
 /// The form of what is written. One number more for each that an older program would misread.
 const SCHEMA: u32 = 1;

@@ -19,6 +19,8 @@ mod file;
 mod lease;
 mod policy;
 mod record;
+#[cfg(feature = "encryption")]
+mod sealed;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -37,6 +39,8 @@ pub(crate) use policy::MARGIN;
 pub use policy::StorePolicy;
 pub use record::Record;
 pub(crate) use record::{Intent, Standing};
+#[cfg(feature = "encryption")]
+pub use sealed::EncryptionKey;
 
 /// What a store answers, boxed, so that a store can be chosen at run time: `Box::pin(async move { .. })`.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
