@@ -183,6 +183,19 @@ impl Issuer {
         self.state().timeline.clone()
     }
 
+    /// Every presentation of a refresh token so far, oldest first, whatever came of it.
+    ///
+    /// What this issuer never minted is left out.
+    pub fn presentations(&self) -> Vec<Presented> {
+        let state = self.state();
+        let presented = state.ledger.presented.iter().map(|sight| Presented {
+            at: self.age(sight.at),
+            token: sight.token,
+            times: sight.times,
+        });
+        presented.collect()
+    }
+
     /// The issuer as a tower service, for requests with any body.
     pub fn service(&self) -> IssuerService {
         IssuerService::new(self.clone())
@@ -288,6 +301,18 @@ pub struct Issued {
     pub expires_after: Duration,
     /// Whether a new refresh token came with it.
     pub rotated: bool,
+}
+
+/// One presentation of a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Presented {
+    /// When the issuer acted on it, since the issuer was made.
+    pub at: Duration,
+    /// Which one: they are numbered as they are minted, from 1.
+    pub token: u64,
+    /// How often that one was presented by now: 1 is the first time.
+    pub times: u64,
 }
 
 /// The grant types of an [`Issuer`].

@@ -30,6 +30,16 @@ pub(super) struct Sighting {
     pub(super) stale: bool,
 }
 
+/// A refresh token as it was presented to the ledger.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sight {
+    /// Numbered as they are minted.
+    pub(super) token: u64,
+    /// How often this one was presented by now.
+    pub(super) times: u64,
+    pub(super) at: Instant,
+}
+
 /// The rules in force when a token is minted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
@@ -66,6 +76,8 @@ pub(super) struct Ledger {
     serial: u64,
     /// Access tokens up to this serial are revoked.
     revoked: u64,
+    /// Refresh tokens of this issuer as they were presented, oldest first.
+    pub(super) presented: Vec<Sight>,
     pub(super) presented_twice: u64,
     pub(super) reuse: u64,
 }
@@ -80,6 +92,9 @@ struct Succession {
 
 struct RefreshToken {
     line: Line,
+    number: u64,
+    /// How often it was presented.
+    times: u64,
     parent: Option<String>,
     /// When it was redeemed first.
     spent: Option<Instant>,
@@ -102,7 +117,13 @@ impl Ledger {
 
     /// Redeems a refresh token. `None` is `invalid_grant`.
     pub(super) fn redeem(&mut self, presented: &str, client: &str, terms: Terms, now: Instant) -> Option<Minted> {
-        let token = self.refresh.get(presented)?;
+        let token = self.refresh.get_mut(presented)?;
+        token.times += 1;
+        self.presented.push(Sight {
+            token: token.number,
+            times: token.times,
+            at: now,
+        });
         let line = token.line;
         let spent = token.spent.is_some();
         let redeemable = token.is_redeemable(terms.grace, now);
@@ -215,9 +236,12 @@ impl Ledger {
     }
 
     fn mint_refresh(&mut self, line: Line, parent: Option<String>) -> String {
-        let secret = format!("test-refresh-{}-{:016x}", self.refresh.len() + 1, fastrand::u64(..));
+        let number = self.refresh.len() as u64 + 1;
+        let secret = format!("test-refresh-{number}-{:016x}", fastrand::u64(..));
         let token = RefreshToken {
             line,
+            number,
+            times: 0,
             parent,
             spent: None,
             outlived: false,
@@ -283,6 +307,18 @@ mod tests {
         // The family is dead already: presented, but nothing left to kill.
         assert!(ledger.redeem(&first, "c", STRICT, now).is_none());
         assert_eq!((ledger.presented_twice, ledger.reuse), (2, 1));
+    }
+
+    #[test]
+    fn every_presentation_is_noted_whatever_came_of_it() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        let first = ledger.begin_family();
+        let second = refresh(&mut ledger, &first, STRICT, now).unwrap();
+        assert!(refresh(&mut ledger, &first, STRICT, now + SECOND).is_none());
+        assert!(refresh(&mut ledger, &second, STRICT, now + SECOND).is_none());
+        assert!(refresh(&mut ledger, "another issuer's", STRICT, now).is_none());
+        let seen = ledger.presented.iter().map(|sight| (sight.token, sight.times, sight.at));
+        assert_eq!(seen.collect::<Vec<_>>(), [(1, 1, now), (1, 2, now + SECOND), (2, 1, now + SECOND)]);
     }
 
     #[test]

@@ -115,7 +115,7 @@ pub use self::body::Body;
 pub use self::exchange::IssuerService;
 pub use self::fault::Fault;
 pub use self::future::ResponseFuture;
-pub use self::issuer::{Grant, Issued, Issuer, IssuerCounts};
+pub use self::issuer::{Grant, Issued, Issuer, IssuerCounts, Presented};
 pub use self::ledger::Standing;
 pub use self::resource::ApiService;
 pub use self::server::Server;
