@@ -111,7 +111,7 @@ fn advice(message: &str) -> (Option<&str>, String) {
             "provider" => "is missing; write who mints the token, an object with a type",
             "answer" => r#"is missing; write where the fields of an answer are, as in {"token": "/access_token"}"#,
             "token" => "is missing; write a JSON pointer to the token, as in /access_token",
-            "url" => "is missing; write a full URL, as in https://api.example.com/token",
+            "url" => "is missing; write a full URL",
             "access_key_id" | "access_key_secret" => "is missing; write what the access key was issued with",
             _ => "is missing; it cannot be left out",
         };
@@ -142,6 +142,9 @@ fn advice(message: &str) -> (Option<&str>, String) {
         };
         // The value stands between, and may itself hold anything.
         let (found, expected) = rest.rsplit_once(", expected ").unwrap_or((rest, "something else"));
+        if ["struct variant", "newtype variant"].contains(&expected) {
+            return (None, "is a name alone; write an object under it".into());
+        }
         let found = match found.split([' ', ',']).next().unwrap_or_default() {
             "map" => "an object",
             "sequence" => "a list",

@@ -244,6 +244,17 @@ impl Faults {
         }
     }
 
+    /// The same without what the fields' paths begin with.
+    #[cfg(feature = "config")]
+    pub(crate) fn without(mut self, start: &str) -> Self {
+        for (field, _) in &mut self.found {
+            if let Some(rest) = field.strip_prefix(start) {
+                *field = rest.to_owned().into();
+            }
+        }
+        self
+    }
+
     /// Adds what another error is about.
     #[cfg(feature = "config")]
     pub(crate) fn extend(&mut self, other: &Error) {

@@ -11,5 +11,7 @@ mod presets;
 mod right;
 #[path = "config/samples.rs"]
 mod samples;
+#[path = "config/store.rs"]
+mod store;
 #[path = "config/wrong.rs"]
 mod wrong;

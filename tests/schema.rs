@@ -214,6 +214,46 @@ fn places(at: &str, value: &Value) -> Vec<String> {
     std::iter::once(at.to_owned()).chain(below).collect()
 }
 
+/// The samples have no store, because one of a file needs a folder.
+#[test]
+fn a_store_is_one_of_two_with_its_own_fields() {
+    let every = |own: Value| {
+        let mut store = json!({ "encryption_key": { "env": "K" }, "lease": "45s", "patience": "2s", "alone": false });
+        let own = own.as_object().unwrap().clone();
+        store.as_object_mut().unwrap().extend(own);
+        store
+    };
+    let redis = json!({ "url": "redis://:pw@127.0.0.1:6379/0", "key": "tt:oa", "lease": "45s" });
+    for store in [
+        json!(null),
+        json!({ "file": { "path": "p" } }),
+        json!({ "file": every(json!({ "path": "p" })) }),
+        json!({ "file": { "path": "p", "lease": null, "patience": null, "alone": null, "encryption_key": null } }),
+        json!({ "redis": redis }),
+        json!({ "redis": every(json!({ "url": { "env": "REDIS_URL" }, "key": "k", "ca": "ca.pem" })) }),
+        json!({ "redis": { "url": { "file": "url" }, "key": "k", "ca": null } }),
+    ] {
+        let mut sample = token("cc");
+        set(&mut sample, "/store", store.clone());
+        allowed(&sample).unwrap_or_else(|fault| panic!("{store}: {fault}"));
+        config::read::<TokenConfig>(&sample.to_string()).unwrap_or_else(|error| panic!("{store}: {error}"));
+    }
+    for store in [
+        json!({}),
+        json!("file"),
+        json!({ "file": { "path": "p" }, "redis": redis }),
+        json!({ "file": { "path": null } }),
+        json!({ "file": { "path": "p", "key": "k" } }),
+        json!({ "redis": { "url": "redis://127.0.0.1" } }),
+        json!({ "redis": { "url": "redis://127.0.0.1", "key": "k", "path": "p" } }),
+    ] {
+        let mut sample = token("cc");
+        set(&mut sample, "/store", store.clone());
+        assert!(allowed(&sample).is_err(), "{store}");
+        assert!(config::read::<TokenConfig>(&sample.to_string()).is_err(), "{store}");
+    }
+}
+
 #[test]
 fn what_is_unknown_or_of_another_type_is_not_allowed() {
     for (name, pointer, value) in [

@@ -26,7 +26,7 @@
 //! | `refuse` | what is a refusal, see [`Refuse`]; default: as the provider's API has it |
 //! | `policy` | when it is renewed, see [`Policy`] |
 //! | `origins` | where it may go, for programs that ask [`TokenConfig::origins`] |
-//! | `store` | where it outlives the process; not built yet, so it is an error |
+//! | `store` | where it outlives the process, and is shared with others, see [`Store`]; default: nowhere |
 //! | `expose` | whether a program may hand it to others, as the sidecar does |
 //!
 //! A secret is a text, `{"env": "NAME"}` or `{"file": "path"}`; a duration is `"250ms"`, `"2s"`, `"15m"` or
@@ -35,6 +35,7 @@
 
 mod presentation;
 mod provider;
+mod store;
 
 use std::path::Path;
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub use self::provider::{
     ClientAuth, ClientCredentials, Generate, Huawei, HuaweiTenant, List, Provider, RefreshToken, Smh, Weboffice,
     WuyingLogin,
 };
+pub use self::store::{Store, StoredInFile, StoredInRedis};
 pub use crate::document::{Source, Span, read};
 
 /// One token: who mints it, how it is presented, what refuses it, when it is renewed.
@@ -71,7 +73,7 @@ pub struct TokenConfig {
     /// Where it may go: `["https://api.example.com"]`.
     #[serde(default)]
     pub origins: Vec<String>,
-    /// Where it outlives the process. Not built yet.
+    /// Where it outlives the process, and is shared with others. Default: nowhere.
     pub store: Option<Store>,
     /// Whether a program may hand it to others. Default: no.
     #[serde(default)]
@@ -89,7 +91,7 @@ impl TokenConfig {
     /// [`Error::is_config`]; the message names every wrong field with its path.
     pub fn builder(&self, at: &str, base: &Path) -> Result<TokensBuilder, Error> {
         let mut faults = Faults::default();
-        let builder = self.provider.builder(&below(at, "provider"), base, &mut faults);
+        let mut builder = self.provider.builder(&below(at, "provider"), base, &mut faults);
         let policy = self.policy.clone().into_policy(&mut faults, &below(at, "policy"));
         for other in [self.injection(at).err(), self.refusal(at).err()].into_iter().flatten() {
             faults.extend(&other);
@@ -97,11 +99,8 @@ impl TokenConfig {
         if let Some(wrong) = self.origins(at).err().filter(|_| !self.origins.is_empty()) {
             faults.extend(&wrong);
         }
-        if self.store.is_some() {
-            faults.add(
-                below(at, "store"),
-                "is not built yet; leave it out, and the token lives as long as the process",
-            );
+        if let Some(store) = &self.store {
+            builder = store.keep(builder, &policy, &below(at, "store"), base, &mut faults);
         }
         faults.into_result()?;
         Ok(builder.policy(policy))
@@ -250,26 +249,4 @@ impl Policy {
         faults.absorb(at.strip_suffix(".policy").unwrap_or_default(), found);
         policy
     }
-}
-
-/// Where a token outlives the process. Not built yet; the form is settled.
-#[derive(Clone, Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum Store {
-    /// In a file of this machine.
-    #[non_exhaustive]
-    File {
-        /// Where it lies, relative to the document.
-        path: String,
-    },
-    /// In Redis, for a fleet.
-    #[non_exhaustive]
-    Redis {
-        /// The server: `redis://127.0.0.1:6379`.
-        url: Source,
-        /// The key that it stands under.
-        key: String,
-    },
 }

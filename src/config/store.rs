@@ -1,0 +1,143 @@
+//! Where a token outlives the process, as a document says it: [`Store`].
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::below;
+use crate::document::{Source, Span};
+use crate::error::Faults;
+use crate::lifetime::RefreshPolicy;
+use crate::store::{Envelope, FileStore, StorePolicy, TokenStore};
+use crate::tokens::TokensBuilder;
+
+/// Where a token outlives the process, and is shared with others: one of `{"file": {"path": "token.json"}}` and
+/// `{"redis": {"url": {"env": "REDIS_URL"}, "key": "my-app:token"}}`.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Store {
+    /// In a file, for the processes of one machine. See [`FileStore`](crate::FileStore).
+    File(StoredInFile),
+    /// In Redis, for a fleet.
+    Redis(StoredInRedis),
+}
+
+/// Defines a store's own fields, and those that every store has.
+macro_rules! fields {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::document::schema::nullable))]
+        #[serde(deny_unknown_fields)]
+        #[non_exhaustive]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $kind,)*
+            /// What is kept is sealed with: 32 bytes in base64, the same for all who share it; feature `encryption`.
+            /// Default: none, it is readable.
+            pub encryption_key: Option<Source>,
+            /// For how long the right to renew is taken: at least 5 s longer than `policy.fetch_timeout`. So long the
+            /// others wait for a process that died. Default: the fetch timeout and 15 s.
+            pub lease: Option<Span>,
+            /// How long each call of the store may take, and how long a new token waits to be durable. Default: `2s`.
+            pub patience: Option<Span>,
+            /// Whether a credential that is good for one use may be spent while the store cannot be asked. Default: no.
+            pub alone: Option<bool>,
+        }
+
+        impl $name {
+            fn policy(&self) -> StorePolicy {
+                let mut policy = StorePolicy::default().alone(self.alone.unwrap_or(false));
+                if let Some(Span(term)) = self.lease {
+                    policy = policy.lease(term);
+                }
+                if let Some(Span(patience)) = self.patience {
+                    policy = policy.patience(patience);
+                }
+                policy
+            }
+        }
+    };
+}
+
+fields! {
+    /// A token in a file.
+    StoredInFile {
+        /// Where it lies, relative to the document. Its folder has to exist.
+        path: String,
+    }
+}
+
+fields! {
+    /// A token in Redis.
+    StoredInRedis {
+        /// The server, with user, password and number of the database if it has them: `redis://127.0.0.1:6379/0`,
+        /// `rediss://` over TLS.
+        url: Source,
+        /// What its keys begin with, other than that of every other token.
+        key: String,
+        /// The certificates that a server is trusted by (PEM), relative to the document. Default: those of the system.
+        ca: Option<String>,
+    }
+}
+
+impl Store {
+    /// Puts it into `builder`, with everything that is wrong about it named below `at`.
+    pub(super) fn keep(
+        &self,
+        builder: TokensBuilder,
+        refresh: &RefreshPolicy,
+        at: &str,
+        base: &Path,
+        faults: &mut Faults,
+    ) -> TokensBuilder {
+        let mut found = Faults::default();
+        let (name, policy, builder) = match self {
+            Self::File(file) => ("file", file.policy(), file.keep(builder, base, &mut found)),
+            Self::Redis(redis) => ("redis", redis.policy(), redis.keep(builder, base, &mut found)),
+        };
+        policy.check(refresh, &mut found);
+        // Without a document there is one store, and that is what a builder calls it.
+        faults.absorb(&below(at, name), found.without("store."));
+        builder.store_policy(policy)
+    }
+}
+
+impl StoredInFile {
+    fn keep(&self, builder: TokensBuilder, base: &Path, faults: &mut Faults) -> TokensBuilder {
+        let envelope = envelope(self.encryption_key.as_ref(), base, faults);
+        if self.path.is_empty() {
+            faults.add(
+                "path",
+                "is empty; write the file that the token is kept in, as in token.json",
+            );
+            return builder;
+        }
+        let store = FileStore::new(base.join(&self.path)).envelope(envelope);
+        store.check(faults);
+        builder.store(store)
+    }
+}
+
+impl StoredInRedis {
+    fn keep(&self, builder: TokensBuilder, base: &Path, faults: &mut Faults) -> TokensBuilder {
+        let _ = envelope(self.encryption_key.as_ref(), base, faults);
+        faults.add(
+            "url",
+            "needs the feature `redis` of tower-token; build with it, or keep the token in a file",
+        );
+        builder
+    }
+}
+
+fn envelope(key: Option<&Source>, base: &Path, faults: &mut Faults) -> Envelope {
+    let _ = base;
+    if key.is_some() {
+        faults.add(
+            "encryption_key",
+            "needs the feature `encryption` of tower-token; build with it, or leave it out",
+        );
+    }
+    Envelope::plain()
+}
