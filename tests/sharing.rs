@@ -6,9 +6,10 @@ mod scene;
 
 use std::time::Duration;
 
-use scene::{Fault, LIFE, MINUTE, SECOND, Scene, credential};
+use scene::{Fault, Grant, LIFE, MINUTE, SECOND, Scene, credential};
 use tokio::time::{Instant, sleep};
-use tower_token::{State, StoreError, StorePolicy};
+use tower_token::testkit::StoreCall;
+use tower_token::{IfLost, State, StoreError, StorePolicy};
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_goes_on_with_the_token_that_is_kept() {
@@ -62,10 +63,7 @@ async fn what_another_renewed_is_adopted_without_a_call_and_before_the_old_one_e
 async fn a_token_is_kept_before_it_goes_out() {
     let scene = Scene::new();
     let process = scene.process();
-    process
-        .store
-        .on(tower_token::testkit::StoreCall::Save)
-        .delay(SECOND / 2);
+    process.store.on(StoreCall::Save).delay(SECOND / 2);
     let waiting = tokio::spawn(process.tokens.get());
     while scene.issuer.exchanges() == 0 {
         sleep(SECOND / 100).await;
@@ -203,12 +201,11 @@ async fn a_changed_configuration_stands_above_what_is_kept_and_an_older_one_does
     scene.process().secret().await;
     // The operator has signed in anew.
     let issuer = std::sync::Arc::new(scene::Issuer::default());
-    let renewed = |seed| scene::Grant {
+    let renewed = |seed| Grant {
         issuer: issuer.clone(),
         seed,
         ..scene.grant()
     };
-    issuer.next(&[]);
     let fresh = scene.process_with(renewed(0), |b| b);
     // The same seed: the store wins.
     assert_eq!(fresh.secret().await, "test-access-1");
@@ -218,7 +215,7 @@ async fn a_changed_configuration_stands_above_what_is_kept_and_an_older_one_does
     let old = scene.process();
     assert_eq!(old.secret().await, "test-access-1");
     let reseeded = scene.process_with(
-        scene::Grant {
+        Grant {
             seed: 1,
             ..scene.grant()
         },
@@ -262,7 +259,7 @@ async fn what_is_kept_for_another_is_refused_by_name_and_left_alone() {
     scene.process().secret().await;
     let before = scene.store.bytes();
     let stranger = scene.process_with(
-        scene::Grant {
+        Grant {
             owner: "somebody else",
             ..scene.grant()
         },
@@ -276,4 +273,44 @@ async fn what_is_kept_for_another_is_refused_by_name_and_left_alone() {
     sleep(Duration::from_secs(10)).await;
     assert_eq!(scene.store.bytes(), before);
     assert_eq!(scene.issuer.exchanges(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_be_written_still_has_the_token_for_who_starts() {
+    let scene = Scene::new();
+    scene.process().secret().await;
+    let late = scene.process();
+    late.store
+        .full()
+        .on(StoreCall::Lease)
+        .fail(StoreError::unavailable("read-only"));
+    assert_eq!(late.secret().await, "test-access-1");
+    assert_eq!(scene.issuer.exchanges(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_intent_whose_note_timed_out_and_that_was_never_presented_is_no_loss() {
+    let scene = Scene::new();
+    let careful = || Grant {
+        if_lost: IfLost::NeverReplay,
+        ..scene.grant()
+    };
+    let process = scene.process_with(careful(), |b| b);
+    process.secret().await;
+    process
+        .store
+        .on(StoreCall::Save)
+        .fail_after(StoreError::unavailable("timeout"));
+    let error = process.tokens.refresh().await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    process.store.heal();
+    sleep(LIFE).await;
+    assert_eq!(process.secret().await, "test-access-2");
+
+    // The same where it was noted, and the issuer could not be reached.
+    scene.issuer.next(&[Fault::Unavailable]);
+    assert!(process.tokens.refresh().await.unwrap_err().is_transient());
+    sleep(LIFE).await;
+    assert_eq!(scene.process_with(careful(), |b| b).secret().await, "test-access-3");
+    assert_eq!(scene.issuer.presented_again(), 0);
 }

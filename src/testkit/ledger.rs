@@ -317,8 +317,14 @@ mod tests {
         assert!(refresh(&mut ledger, &first, STRICT, now + SECOND).is_none());
         assert!(refresh(&mut ledger, &second, STRICT, now + SECOND).is_none());
         assert!(refresh(&mut ledger, "another issuer's", STRICT, now).is_none());
-        let seen = ledger.presented.iter().map(|sight| (sight.token, sight.times, sight.at));
-        assert_eq!(seen.collect::<Vec<_>>(), [(1, 1, now), (1, 2, now + SECOND), (2, 1, now + SECOND)]);
+        let seen = ledger
+            .presented
+            .iter()
+            .map(|sight| (sight.token, sight.times, sight.at));
+        assert_eq!(
+            seen.collect::<Vec<_>>(),
+            [(1, 1, now), (1, 2, now + SECOND), (2, 1, now + SECOND)]
+        );
     }
 
     #[test]

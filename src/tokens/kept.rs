@@ -71,6 +71,8 @@ struct Book {
     held: Option<Held>,
     /// What the store refused last, and at what, until it does that again.
     trouble: Option<(Op, StoreError)>,
+    /// What may be noted of a credential that was not presented.
+    unsent: Option<permit::Unsent>,
     /// What the store had lost is being put back by all who knew it; until then nobody spends anything.
     settles: Option<Instant>,
 }

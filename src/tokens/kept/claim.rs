@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{Kept, Permit, withheld};
 use crate::error::FetchError;
@@ -57,15 +57,23 @@ impl Kept {
             return self.saved_at_last().await.map(|()| Turn::NotYet);
         }
         // Asked for first, so that what is read is read under it.
-        let held = self.lease(engine).await?;
-        let stored = self.read(engine).await?;
+        let gives_up = Instant::now() + self.patience;
+        let held = self.lease(engine).await;
+        // A store that is read-only has a token all the same. One that hangs is waited for once.
+        let stored = timeout_at(gives_up.max(Instant::now() + LEAST), self.read(engine)).await;
+        let stored = match (&held, stored) {
+            (Err(error), Err(_) | Ok(Err(_))) => return Err(error.clone()),
+            (_, Ok(stored)) => stored?,
+            (Ok(_), Err(_)) => return Err(StoreError::unavailable("the store hands out leases and cannot be read")),
+        };
         let (found, stored) = self.look_at(engine, stored);
         if found || engine.desk().is_overtaken(flight) {
-            if let Some(held) = held {
+            if let Ok(Some(held)) = held {
                 held.release(self.patience).await;
             }
             return Ok(Turn::Over);
         }
+        let held = held?;
         let settles = self.book().settles.filter(|settles| *settles > Instant::now());
         match (held, settles) {
             (Some(held), None) => Ok(Turn::Ours(Box::new(Permit::under(self, held, stored)))),

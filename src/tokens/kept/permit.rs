@@ -1,7 +1,7 @@
 //! The right to one flight's exchanges, and what is noted about them: [`Permit`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -21,7 +21,15 @@ pub(in crate::tokens) struct Permit {
     /// What is kept, with what is noted about it.
     base: Record,
     /// Ours is noted in it.
-    noted: bool,
+    noted: Option<Unsent>,
+}
+
+/// What was noted, or may have been, of a credential that was not presented in the end.
+#[derive(Clone)]
+pub(super) struct Unsent {
+    noted: Intent,
+    /// What was noted of it before.
+    before: Option<Intent>,
 }
 
 impl Permit {
@@ -30,15 +38,21 @@ impl Permit {
         Self {
             held: None,
             base: known.unwrap_or_else(|| kept.blank()),
-            noted: false,
+            noted: None,
         }
     }
 
     pub(super) fn under(kept: &Kept, held: Held, stored: Option<Record>) -> Self {
+        let mut base = stored.unwrap_or_else(|| kept.blank());
+        if let Some(unsent) = kept.book().unsent.take()
+            && base.intent.as_ref() == Some(&unsent.noted)
+        {
+            base.intent = unsent.before;
+        }
         Self {
             held: Some(held),
-            base: stored.unwrap_or_else(|| kept.blank()),
-            noted: false,
+            base,
+            noted: None,
         }
     }
 
@@ -77,24 +91,29 @@ impl Permit {
         if !kept.spends {
             return Ok(());
         }
-        let now = engine.clock.now();
+        let now = whole_millis(engine.clock.now());
         let of = self.name_of_what_is_presented(kept, engine);
         let before = self.base.intent.take().filter(|intent| intent.of == of);
-        self.base.intent = Some(Intent {
+        let noted = Intent {
             since: before.as_ref().map_or(now, |before| before.since),
             last: now,
-            times: before.map_or(0, |before| before.times).saturating_add(1),
+            times: before.as_ref().map_or(0, |before| before.times).saturating_add(1),
             of,
-        });
-        let noted = self.note(kept, engine).await;
-        match noted {
-            Err(_) if kept.alone => Ok(()),
-            Err(error) => Err(withheld(error)),
-            Ok(Saved::Overtaken) => Err(withheld(StoreError::unavailable("another process took over"))),
+        };
+        self.base.intent = Some(noted.clone());
+        let unsent = Unsent { noted, before };
+        match self.note(kept, engine).await {
             Ok(Saved::Kept) => {
-                self.noted = true;
+                self.noted = Some(unsent);
                 Ok(())
             }
+            Err(_) if kept.alone => Ok(()),
+            Err(error) => {
+                // It may be there all the same.
+                kept.book().unsent = Some(unsent);
+                Err(withheld(error))
+            }
+            Ok(Saved::Overtaken) => Err(withheld(StoreError::unavailable("another process took over"))),
         }
     }
 
@@ -138,9 +157,11 @@ impl Permit {
             return;
         }
         // What became of a lost one is open, for whoever comes next as well.
-        if self.noted && !error.is_lost() {
+        if let Some(unsent) = self.noted.take().filter(|_| !error.is_lost()) {
             self.base.intent = None;
-            let _ = self.note(kept, engine).await;
+            if !matches!(self.note(kept, engine).await, Ok(Saved::Kept)) {
+                kept.book().unsent = Some(Unsent { before: None, ..unsent });
+            }
         }
         if let Some(held) = self.held.take() {
             held.release(kept.patience).await;
@@ -172,6 +193,12 @@ pub(in crate::tokens) fn text(value: &Value) -> Secret<String> {
 
 fn is_verdict(error: &FetchError) -> bool {
     matches!(error.class(), Class::Terminal | Class::NeedsInteraction | Class::Config)
+}
+
+/// As it is written down.
+fn whole_millis(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 const BEGUN: &str = "the credential was being presented by a process that left no word of what became of it, \
