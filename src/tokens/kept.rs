@@ -128,8 +128,8 @@ impl Kept {
 
     /// What somebody else saved while we were busy is taken in.
     pub(super) async fn look(&self, engine: &Arc<Engine>) {
-        if let Ok(stored) = self.read(engine).await {
-            self.look_at(engine, stored);
+        if let Ok(seen) = self.read(engine).await {
+            self.look_at(engine, seen);
         }
     }
 
@@ -185,7 +185,8 @@ impl Kept {
     }
 
     /// What is kept, if it is ours.
-    async fn read(&self, engine: &Engine) -> Result<Option<Record>, StoreError> {
+    async fn read(&self, engine: &Engine) -> Result<Seen, StoreError> {
+        let known = self.known();
         let call = async {
             let record = self.store.load().await?;
             match &record {
@@ -196,13 +197,13 @@ impl Kept {
                 _ => Ok(record),
             }
         };
-        self.ask(engine, Op::Load, Box::pin(call)).await
+        let stored = self.ask(engine, Op::Load, Box::pin(call)).await?;
+        Ok(Seen { stored, known })
     }
 
-    /// Whether the store has less than it had: it was emptied, or put back to what it was.
-    fn has_lost(&self, stored: Option<&Record>) -> bool {
-        let known = self.book().known.as_ref().map_or(0, Record::generation);
-        stored.map_or(0, Record::generation) < known
+    /// The newest generation that was read or saved.
+    fn known(&self) -> u64 {
+        self.book().known.as_ref().map_or(0, Record::generation)
     }
 
     /// Whether `record` stands above the configuration: it began from the same, or from something newer.
@@ -231,6 +232,24 @@ impl Kept {
             credential: None,
             intent: None,
         }
+    }
+}
+
+/// What was read.
+struct Seen {
+    stored: Option<Record>,
+    /// What was known before it was asked for: what was saved meanwhile may not be in it.
+    known: u64,
+}
+
+impl Seen {
+    fn generation(&self) -> u64 {
+        self.stored.as_ref().map_or(0, Record::generation)
+    }
+
+    /// Whether the store has less than it had: it was emptied, or put back to what it was.
+    fn is_loss(&self) -> bool {
+        self.generation() < self.known
     }
 }
 

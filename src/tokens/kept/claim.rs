@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::{Kept, Permit, withheld};
+use super::{Kept, Permit, Seen, withheld};
+use crate::clock::Wall;
 use crate::error::FetchError;
 use crate::event::Event;
 use crate::store::{MARGIN, Record, StoreError};
@@ -60,13 +61,13 @@ impl Kept {
         let gives_up = Instant::now() + self.patience;
         let held = self.lease(engine).await;
         // A store that is read-only has a token all the same. One that hangs is waited for once.
-        let stored = timeout_at(gives_up.max(Instant::now() + LEAST), self.read(engine)).await;
-        let stored = match (&held, stored) {
+        let seen = timeout_at(gives_up.max(Instant::now() + LEAST), self.read(engine)).await;
+        let seen = match (&held, seen) {
             (Err(error), Err(_) | Ok(Err(_))) => return Err(error.clone()),
-            (_, Ok(stored)) => stored?,
+            (_, Ok(seen)) => seen?,
             (Ok(_), Err(_)) => return Err(StoreError::unavailable("the store hands out leases and cannot be read")),
         };
-        let (found, stored) = self.look_at(engine, stored);
+        let (found, stored) = self.look_at(engine, seen);
         if found || engine.desk().is_overtaken(flight) {
             if let Ok(Some(held)) = held {
                 held.release(self.patience).await;
@@ -91,12 +92,14 @@ impl Kept {
 
     /// Takes in what is newer than what we have, puts back what is missing. Says whether there is a new state of
     /// things now, and what is kept.
-    pub(super) fn look_at(&self, engine: &Arc<Engine>, stored: Option<Record>) -> (bool, Option<Record>) {
-        if self.has_lost(stored.as_ref()) {
-            self.restore(engine, stored.as_ref());
-            return (false, stored);
+    pub(super) fn look_at(&self, engine: &Arc<Engine>, seen: Seen) -> (bool, Option<Record>) {
+        if seen.is_loss() {
+            self.restore(engine, &seen);
+            return (false, seen.stored);
         }
-        let Some(record) = stored else { return (false, None) };
+        let Some(record) = seen.stored else {
+            return (false, None);
+        };
         if !self.accepts(&record) {
             return (false, Some(record));
         }
@@ -108,32 +111,43 @@ impl Kept {
             }
             book.settled = true;
             book.initial = None;
-            book.known = Some(record.clone());
+            if book
+                .known
+                .as_ref()
+                .is_none_or(|known| known.generation <= record.generation)
+            {
+                book.known = Some(record.clone());
+            }
         }
         (engine.take_in(&record), Some(record))
     }
 
-    fn restore(&self, engine: &Arc<Engine>, stored: Option<&Record>) {
+    /// Puts back what we know. What others know that is newer, they put back as well, so that takes a while; and who
+    /// was presenting something when it was lost has lost the lease without knowing.
+    fn restore(&self, engine: &Arc<Engine>, seen: &Seen) {
         let mut book = self.book();
-        if book.slot.is_some() {
+        let Some(known) = book.known.clone().filter(|_| book.slot.is_none()) else {
             return;
-        }
-        let Some(known) = book.known.clone() else { return };
-        let event = Event::StoreRestored {
-            found: stored.map_or(0, Record::generation),
-            known: known.generation(),
         };
-        book.settles = Some(Instant::now() + SETTLE);
+        let began = known
+            .intent
+            .as_ref()
+            .map(|intent| Wall::of(intent.last).after(self.term));
+        let outlives = began.map_or(Duration::ZERO, |until| engine.now().until(until));
+        book.settles = Some(Instant::now() + SETTLE.max(outlives.min(self.term)));
         drop(book);
-        engine.tell(&event);
+        engine.tell(&Event::StoreRestored {
+            found: seen.generation(),
+            known: known.generation(),
+        });
         self.put_back(engine, known);
     }
 
     /// Until it may be worth another look.
     async fn pause(&self) {
-        let seen = self.book().known.as_ref().map_or(0, Record::generation);
+        let known = self.known();
         let watched = async {
-            if self.store.watch(seen).await.is_err() {
+            if self.store.watch(known).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };

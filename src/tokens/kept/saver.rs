@@ -200,9 +200,9 @@ impl Kept {
         };
         let stored = match read {
             true => self.book().known.clone(),
-            false => self.read(engine).await?,
+            false => self.read(engine).await?.stored,
         };
-        let known = self.book().known.as_ref().map_or(0, Record::generation);
+        let known = self.known();
         if let Some(stored) = stored.as_ref().filter(|stored| stored.generation > known) {
             if draft.is_saved_as(stored) {
                 self.is_kept(engine, stored.clone());

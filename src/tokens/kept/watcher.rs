@@ -10,7 +10,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::store::Record;
 use crate::sync::{Handle, Ordering};
 use crate::tokens::desk::Phase;
 use crate::tokens::engine::Engine;
@@ -44,10 +43,10 @@ impl Engine {
         kept.resume_saving(self);
         if !busy
             && !kept.has_draft()
-            && let Ok(stored) = kept.read(self).await
+            && let Ok(seen) = kept.read(self).await
             && self.desk().in_air().is_none()
         {
-            kept.look_at(self, stored);
+            kept.look_at(self, seen);
         }
         true
     }
@@ -69,11 +68,11 @@ impl Watcher {
                 return;
             }
             let Some(kept) = &engine.kept else { return };
-            let seen = kept.book().known.as_ref().map_or(0, Record::generation);
+            let known = kept.known();
             let store = kept.store.clone();
             drop(engine);
             let news = async {
-                if store.watch(seen).await.is_err() {
+                if store.watch(known).await.is_err() {
                     std::future::pending::<()>().await;
                 }
                 // One that resolves at once is no clock.

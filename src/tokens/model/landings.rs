@@ -44,6 +44,59 @@ fn a_landing_without_a_token_resolves_every_waiter_and_frees_the_air() {
     });
 }
 
+/// One that takes everything, and counts.
+#[cfg(feature = "store")]
+#[derive(Default)]
+struct Paper(AtomicUsize);
+
+#[cfg(feature = "store")]
+impl crate::TokenStore for Paper {
+    fn load(&self) -> crate::StoreFuture<'_, Option<crate::Record>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn save<'a>(
+        &'a self,
+        record: &'a crate::Record,
+        _: u64,
+        _: &'a crate::Lease,
+    ) -> crate::StoreFuture<'a, crate::Saved> {
+        Box::pin(async {
+            yield_now().await;
+            self.0
+                .fetch_add(usize::from(record.token().is_some()), Ordering::Relaxed);
+            Ok(crate::Saved::Kept)
+        })
+    }
+
+    fn lease(&self, _: Duration) -> crate::StoreFuture<'_, Option<crate::Lease>> {
+        Box::pin(async { Ok(Some(crate::Lease::new(1).lasting())) })
+    }
+
+    fn renew<'a>(&'a self, _: &'a crate::Lease, _: Duration) -> crate::StoreFuture<'a, bool> {
+        Box::pin(async { Ok(true) })
+    }
+
+    fn release<'a>(&'a self, _: &'a crate::Lease) -> crate::StoreFuture<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[cfg(feature = "store")]
+#[test]
+fn a_landing_is_kept_before_anyone_has_the_token() {
+    check(|| {
+        let kept = Arc::new(Paper::default());
+        let rig = Rig::with(|_| Answer::Token, |builder| builder.store(kept.clone()));
+        rig.together(2, move |rig| {
+            let token = rig.tokens.current().map_or_else(|| rig.get(), Ok);
+            assert_eq!(token.unwrap().secret(), "test-first-1");
+            assert_eq!(kept.0.load(Ordering::Relaxed), 1, "not durable yet");
+        });
+        rig.made(1..=1);
+    });
+}
+
 #[test]
 fn a_renewal_of_a_stale_token_is_one_fetch_and_keeps_nobody_waiting() {
     check(|| {
