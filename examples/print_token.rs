@@ -18,8 +18,9 @@
 //! `access_key_id`, `secret_access_key` and `session_token` of what the provider keeps (an `endpoint` puts them there by
 //! `keep`). The session token may be missing.
 //!
-//! Each run fetches a token. A grant that rotates its refresh token is used up by that: run the sidecar with
-//! `"expose": true` for those, and ask it.
+//! Each run fetches a token, unless the token has a `store`, from which it takes one that is alive. Without one, a grant
+//! that rotates its refresh token is used up by the first run: give it a store, or run the sidecar with
+//! `"expose": true`, and ask it.
 //!
 //! Exit status: 0 with a token, 1 without one, 2 for a wrong file or wrong arguments. Errors are on stderr and hold no secret.
 

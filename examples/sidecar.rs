@@ -22,6 +22,11 @@
 //! | `routes[].keep_prefix` | whether the prefix stays | `false` |
 //! | `routes[].replay_limit` | how many bytes of a body are kept to be sent again | 65536 |
 //!
+//! A token with a `store` outlives the sidecar: `"store": {"file": {"path": "token.json"}}`, or `"store": {"redis":
+//! {"url": {"env": "REDIS_URL"}, "key": "my-app:token"}}`. All sidecars that share one are one client to the issuer: one
+//! renews, the others adopt what it brought; and one that is started again goes on with what is there. It also starts
+//! when the store cannot be reached, says so on stderr, and answers as without a token until it can.
+//!
 //! Relative paths begin at the file. A wrong file ends the program with status 2, and the path of each wrong
 //! field on stderr; a port that is taken with status 1.
 //!
@@ -49,15 +54,17 @@
 //! | `GET /tokens/{name}/current` | `{"token","timeout_ms"}`, where the file says `"expose": true` |
 //!
 //! `ready` says that requests are taken, and not that there are tokens: the first fetch is lazy, so that a
-//! probe which waited for one would wait for ever. Ask `state` for that. `failures` counts those in a row.
+//! probe which waited for one would wait for ever. Ask `state` for that. `failures` counts those in a row. `undurable` is
+//! true while what is in force would be lost with this process; `store_error` says why the store does not work.
 //! Whoever reaches the admin port can replace credentials: mind that before `allow_remote`.
 //!
 //! # The end
 //!
 //! SIGTERM and SIGINT: new requests are answered 503 (`/status` too, with `ready` false). A fetch in the air
 //! lands, whoever waits gets what it brought, and what runs may end. The exit status is 0, within the longest
-//! `fetch_timeout` and a second; what still runs then is cut off. So `fetch_timeout` has to be shorter than
-//! whatever grace your supervisor gives.
+//! `fetch_timeout` and a second; what still runs then is cut off. With a store it is up to its `patience` and 5 s more,
+//! if the store does not take at once what the fetch brought. So that has to be shorter than whatever grace your
+//! supervisor gives.
 
 #[path = "sidecar/admin.rs"]
 mod admin;
@@ -160,7 +167,7 @@ impl From<Faults> for Failure {
 async fn run(path: &Path) -> Result<(), Failure> {
     let (document, base) = Document::load(path)?;
     let checked = Checked::new(&document, &base)?;
-    let fetch_timeout = checked.fetch_timeout;
+    let landing = checked.landing;
     // Before anything is fetched: a one-time credential is not spent by a program that cannot listen.
     let (proxy_at, proxy_port) = bind("listen", checked.listen).await?;
     let (admin_at, admin_port) = bind("admin", checked.admin).await?;
@@ -169,7 +176,7 @@ async fn run(path: &Path) -> Result<(), Failure> {
     announce(&format!("listening on {proxy_at}, admin on {admin_at}"));
     signals.next().await;
     say("ending");
-    let deadline = Instant::now() + fetch_timeout + LEAVE;
+    let deadline = Instant::now() + landing + LEAVE;
     // What is not at its end by then is cut off.
     let _ = timeout_at(deadline, sidecar.end()).await;
     Ok(())

@@ -14,7 +14,7 @@ use tower_token::{State, Status, Token, Tokens};
 
 use crate::answer;
 use crate::body::Body;
-use crate::ledger::{Counts, Events, millis};
+use crate::ledger::{self, Counts, Events, millis};
 use crate::metrics;
 use crate::server::{Gate, Running};
 
@@ -121,6 +121,8 @@ impl Kept {
             "fetches": status.exchanges,
             "failures": status.failures,
             "last_error": status.last_error.map(|error| error.to_string()),
+            "undurable": status.undurable,
+            "store_error": status.store_error.map(|error| ledger::told(&error)),
             "replays": self.counts.replayed.load(Ordering::Relaxed),
         })
     }

@@ -1,5 +1,6 @@
 //! What happened to a token: counted, and told to whoever listens.
 
+use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{mpsc, watch};
-use tower_token::{Event, Observe};
+use tower_token::{Event, Observe, StoreError};
 
 use crate::answer;
 use crate::body::Body;
@@ -75,6 +76,7 @@ async fn pass_on(mut lines: broadcast::Receiver<Bytes>, mut ended: watch::Receiv
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) renewed: AtomicU64,
+    pub(crate) adopted: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) replayed: AtomicU64,
@@ -85,6 +87,7 @@ impl Counts {
     fn count(&self, event: &Event) {
         let counter = match event {
             Event::Renewed { .. } => &self.renewed,
+            Event::Adopted { .. } => &self.adopted,
             Event::FetchFailed { .. } => &self.failed,
             Event::Refused { .. } => &self.refused,
             Event::Replayed { .. } => &self.replayed,
@@ -100,11 +103,42 @@ pub(crate) fn observer(name: &str, counts: Arc<Counts>, events: &Events) -> impl
     let (name, lines) = (name.to_owned(), events.lines.clone());
     move |event: &Event| {
         counts.count(event);
+        if let Some(trouble) = trouble(event) {
+            crate::say(format!("{name}: {trouble}"));
+        }
         // Without a reader nothing is written.
         if lines.receiver_count() > 0 {
             let _ = lines.send(line(&name, event));
         }
     }
+}
+
+/// What whoever runs it has to know at once: how it stands with the store.
+fn trouble(event: &Event) -> Option<String> {
+    match event {
+        Event::StoreFailed { error, .. } => Some(format!("the store fails: {}", told(error))),
+        Event::StoreRecovered => Some("the store works again".into()),
+        Event::Undurable { error, .. } => Some(format!(
+            "what the issuer sent is not in the store, and lost with this process: {}",
+            told(error)
+        )),
+        Event::Durable => Some("what the issuer sent is in the store".into()),
+        Event::StoreRestored { found, known, .. } => Some(format!(
+            "the store had lost what was in it (it was at {found}, and had been at {known}): put back"
+        )),
+        _ => None,
+    }
+}
+
+/// An error of the store with what caused it. None of them holds a secret.
+pub(crate) fn told(error: &StoreError) -> String {
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        told = format!("{told}: {error}");
+        cause = error.source();
+    }
+    told
 }
 
 fn line(token: &str, event: &Event) -> Bytes {
@@ -132,6 +166,20 @@ fn described(event: &Event) -> Value {
             "expires_in_ms": millis(*expires_in),
             "waited": waited,
         }),
+        Event::Adopted {
+            generation, expires_in, ..
+        } => json!({
+            "event": "adopted",
+            "generation": generation.get(),
+            "expires_in_ms": millis(*expires_in),
+        }),
+        Event::Undurable { error, .. } => json!({ "event": "undurable", "error": told(error) }),
+        Event::Durable => json!({ "event": "durable" }),
+        Event::StoreFailed { error, .. } => json!({ "event": "store_failed", "error": told(error) }),
+        Event::StoreRecovered => json!({ "event": "store_recovered" }),
+        Event::StoreRestored { found, known, .. } => {
+            json!({ "event": "store_restored", "found": found, "known": known })
+        }
         Event::FetchFailed {
             cause,
             error,

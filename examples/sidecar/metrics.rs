@@ -20,7 +20,7 @@ struct Metric {
     value: fn(&Kept, &Status) -> Option<f64>,
 }
 
-const METRICS: [Metric; 10] = [
+const METRICS: [Metric; 12] = [
     Metric {
         name: "fetches_total",
         kind: "counter",
@@ -32,6 +32,12 @@ const METRICS: [Metric; 10] = [
         kind: "counter",
         help: "Tokens that fetches brought.",
         value: |kept, _| counted(&kept.counts.renewed),
+    },
+    Metric {
+        name: "adopted_total",
+        kind: "counter",
+        help: "Tokens that others fetched, found in the store.",
+        value: |kept, _| counted(&kept.counts.adopted),
     },
     Metric {
         name: "failures_total",
@@ -74,6 +80,12 @@ const METRICS: [Metric; 10] = [
         kind: "gauge",
         help: "What is left of the life of the current token; absent if there is none.",
         value: |_, status| status.expires_in.map(|left| left.as_secs_f64()),
+    },
+    Metric {
+        name: "undurable",
+        kind: "gauge",
+        help: "1 while what is in force is not in the store, and would be lost with this process.",
+        value: |_, status| Some(f64::from(u8::from(status.undurable))),
     },
     Metric {
         name: "waiting",

@@ -19,8 +19,8 @@ use crate::upstream::{Lane, Tls};
 pub(crate) struct Checked {
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
-    /// The longest that an exchange with an issuer may take.
-    pub(crate) fetch_timeout: Duration,
+    /// The longest that a fetch takes to its end, with what it brought in its store.
+    pub(crate) landing: Duration,
     tokens: Vec<Token>,
     routes: Vec<Route>,
     tls: Tls,
@@ -58,12 +58,12 @@ impl Checked {
             routes.extend(Route::check(&at, config, &document.tokens, &mut faults));
         }
         let tls = tls(&routes, &mut faults);
-        let timeouts = document.tokens.values().map(TokenConfig::fetch_timeout);
+        let landings = document.tokens.values().map(landing);
         match (listen, admin, tls) {
             (Some(listen), Some(admin), Some(tls)) if faults.is_empty() => Ok(Self {
                 listen,
                 admin,
-                fetch_timeout: timeouts.max().unwrap_or_default(),
+                landing: landings.max().unwrap_or_default(),
                 tokens,
                 routes,
                 tls,
@@ -120,6 +120,14 @@ fn token(name: &str, config: &TokenConfig, base: &Path) -> Result<Token, tower_t
         expose: config.expose,
     })
 }
+
+/// How long [`Tokens::shutdown`](tower_token::Tokens::shutdown) takes at most.
+fn landing(config: &TokenConfig) -> Duration {
+    let saved = config.store.as_ref().map(|store| store.patience() + LAST_SAVE);
+    config.fetch_timeout().saturating_add(saved.unwrap_or_default())
+}
+
+const LAST_SAVE: Duration = Duration::from_secs(5);
 
 fn address(path: &str, written: &str, allow_remote: bool, faults: &mut Faults) -> Option<SocketAddr> {
     let Ok(address) = written.parse::<SocketAddr>() else {

@@ -15,6 +15,8 @@ mod ending;
 mod files;
 #[path = "sidecar/herd.rs"]
 mod herd;
+#[path = "../../tests/support/left_out.rs"]
+mod left_out;
 #[path = "sidecar/no_token.rs"]
 mod no_token;
 #[path = "sidecar/printing.rs"]
@@ -25,6 +27,8 @@ mod program;
 mod replay;
 #[path = "sidecar/routing.rs"]
 mod routing;
+#[path = "sidecar/sharing.rs"]
+mod sharing;
 #[path = "sidecar/streaming.rs"]
 mod streaming;
 #[path = "sidecar/upstream.rs"]

@@ -1,6 +1,7 @@
 //! Where a token outlives the process, as a document says it: [`Store`].
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -83,6 +84,15 @@ fields! {
 }
 
 impl Store {
+    /// How long each of its calls may take.
+    pub fn patience(&self) -> Duration {
+        let policy = match self {
+            Self::File(file) => file.policy(),
+            Self::Redis(redis) => redis.policy(),
+        };
+        policy.patience
+    }
+
     /// Puts it into `builder`, with everything that is wrong about it named below `at`.
     pub(super) fn keep(
         &self,

@@ -31,6 +31,7 @@ async fn it_is_ready_before_anything_was_fetched() {
     let (login, _upstream, sidecar) = rig().await;
     let expected = json!({
         "state": "none", "generation": 0, "expires_in_ms": null, "fetches": 0, "failures": 0, "last_error": null, "replays": 0,
+        "undurable": false, "store_error": null,
     });
     assert_eq!(sidecar.status("app").await, expected);
     assert_eq!(
