@@ -7,8 +7,12 @@ use serde::Deserialize;
 
 use super::below;
 use crate::document::{Source, Span};
+#[cfg(feature = "encryption")]
+use crate::error::Error;
 use crate::error::Faults;
 use crate::lifetime::RefreshPolicy;
+#[cfg(feature = "encryption")]
+use crate::store::EncryptionKey;
 use crate::store::{Envelope, FileStore, StorePolicy, TokenStore};
 use crate::tokens::TokensBuilder;
 
@@ -141,8 +145,26 @@ impl StoredInRedis {
     }
 }
 
+/// How a record is written: sealed where there is a key.
+#[cfg(feature = "encryption")]
 fn envelope(key: Option<&Source>, base: &Path, faults: &mut Faults) -> Envelope {
-    let _ = base;
+    let key = key.map(|key| {
+        let text = key
+            .secret(base)
+            .map_err(|advice| Error::config("encryption_key", advice))?;
+        EncryptionKey::from_base64(text.expose())
+    });
+    match key.transpose() {
+        Ok(key) => key.map_or_else(Envelope::plain, Envelope::sealed),
+        Err(wrong) => {
+            faults.extend(&wrong);
+            Envelope::plain()
+        }
+    }
+}
+
+#[cfg(not(feature = "encryption"))]
+fn envelope(key: Option<&Source>, _: &Path, faults: &mut Faults) -> Envelope {
     if key.is_some() {
         faults.add(
             "encryption_key",

@@ -6,10 +6,18 @@ use serde_json::{Value, json};
 
 use super::samples::*;
 
-fn fault(store: Value) -> String {
+/// 32 bytes.
+const KEY: &str = "dGVzdC1jYW5hcnktdGVzdC1jYW5hcnktdGVzdC1jYW4=";
+
+/// A document with that store.
+fn with(store: Value) -> String {
     let mut token = token("cc");
     set(&mut token, "/store", store);
-    let error = built(&document("cc", token).to_string(), Path::new("")).expect_err("a fault");
+    document("cc", token).to_string()
+}
+
+fn fault(store: Value) -> String {
+    let error = built(&with(store), Path::new("")).expect_err("a fault");
     let text = error.to_string();
     assert!(
         !text.contains("canary") && !format!("{error:?}").contains("canary"),
@@ -27,26 +35,43 @@ fn a_token_is_kept_in_a_file_beside_the_document() {
         json!({ "file": { "path": "p", "lease": "15s", "patience": "10s", "alone": true } }),
         json!({ "file": { "path": "p", "lease": null, "patience": null, "alone": null, "encryption_key": null } }),
     ] {
-        let mut token = token("cc");
-        set(&mut token, "/store", store.clone());
-        for (_, builder) in built(&document("cc", token).to_string(), folder.path()).unwrap() {
+        for (_, builder) in built(&with(store.clone()), folder.path()).unwrap() {
             builder.build().unwrap_or_else(|error| panic!("{store}: {error}"));
         }
+    }
+}
+
+/// With the token that was configured: nothing is fetched.
+#[tokio::test]
+async fn what_is_kept_lies_beside_the_document_and_is_sealed_where_there_is_a_key() {
+    for (key, is_readable) in [(Value::Null, true), (json!(KEY), false)] {
+        if !is_readable && cfg!(not(feature = "encryption")) {
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut token = token("smh");
+        set(
+            &mut token,
+            "/store",
+            json!({ "file": { "path": "p", "encryption_key": key } }),
+        );
+        for (_, builder) in built(&document("smh", token).to_string(), folder.path()).unwrap() {
+            let tokens = builder.build().unwrap();
+            assert_eq!(tokens.get().await.unwrap().secret(), CANARY);
+            tokens.shutdown().await;
+        }
+        let kept = std::fs::read_to_string(folder.path().join("p")).unwrap();
+        assert_eq!(kept.contains(CANARY), is_readable, "{kept}");
     }
 }
 
 /// The longest lease, which is more than any exchange takes.
 #[test]
 fn a_lease_is_at_most_a_year() {
-    let mut token = token("cc");
-    set(
-        &mut token,
-        "/store",
-        json!({ "file": { "path": "p", "lease": "90000h" } }),
-    );
+    let document = with(json!({ "file": { "path": "p", "lease": "90000h" } }));
     // More than a year counts as a year wherever a document has a duration.
     let folder = tempfile::tempdir().unwrap();
-    assert!(built(&document("cc", token).to_string(), folder.path()).is_ok());
+    assert!(built(&document, folder.path()).is_ok());
 }
 
 #[test]
@@ -66,13 +91,43 @@ fn redis_without_its_feature_is_named() {
     );
 }
 
+#[cfg(feature = "encryption")]
+#[test]
+fn a_key_that_is_none_is_named_and_not_quoted() {
+    for (key, advice) in [
+        (json!("test-canary"), "is not in base64: draw one with `openssl rand`"),
+        (
+            json!("dGVzdC1jYW5hcnk="),
+            "has 11 bytes, and 32 are needed: draw one with `openssl rand`",
+        ),
+        (
+            json!({ "env": "TOWER_TOKEN_UNSET" }),
+            "the environment variable TOWER_TOKEN_UNSET is not set; set it, or name another",
+        ),
+    ] {
+        let said = fault(json!({ "file": { "path": "p", "encryption_key": key } }));
+        assert_eq!(
+            said,
+            format!("invalid configuration: tokens.cc.store.file.encryption_key: {advice}")
+        );
+    }
+    assert!(
+        built(
+            &with(json!({ "file": { "path": "p", "encryption_key": KEY } })),
+            Path::new("")
+        )
+        .is_ok()
+    );
+}
+
+#[cfg(not(feature = "encryption"))]
 #[test]
 fn encryption_without_its_feature_is_named() {
     for (name, mut store) in [
         ("file", json!({ "path": "p" })),
         ("redis", json!({ "url": "redis://127.0.0.1:6379", "key": "k" })),
     ] {
-        store["encryption_key"] = json!("dGVzdC1jYW5hcnktdGVzdC1jYW5hcnktdGVzdC1jYW4=");
+        store["encryption_key"] = json!(KEY);
         let said = fault(json!({ name: store }));
         let expected = format!(
             "tokens.cc.store.{name}.encryption_key: needs the feature `encryption` of tower-token; build with it, or leave \
