@@ -48,6 +48,8 @@ mod sync;
 mod tape;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+#[cfg(any(feature = "client", feature = "redis"))]
+mod tls;
 mod token;
 mod tokens;
 mod words;
@@ -86,6 +88,8 @@ pub use replay::{Auto, Buffered, CloneBody, Kept, Methods, Never, Recording, Rep
 pub use service::TokenService;
 #[cfg(feature = "encryption")]
 pub use store::EncryptionKey;
+#[cfg(feature = "redis")]
+pub use store::RedisStore;
 pub use store::StoreError;
 #[cfg(feature = "store")]
 pub use store::{Envelope, FileStore, Lease, Record, Saved, StoreFuture, StorePolicy, TokenStore};

@@ -6,7 +6,7 @@ fn enabled() -> String {
     if on.is_empty() { "none".into() } else { on.join(" ") }
 }
 
-fn all() -> [(&'static str, bool); 16] {
+fn all() -> [(&'static str, bool); 17] {
     [
         ("oauth2", cfg!(feature = "oauth2")),
         ("endpoint", cfg!(feature = "endpoint")),
@@ -19,6 +19,7 @@ fn all() -> [(&'static str, bool); 16] {
         ("reqwest", cfg!(feature = "reqwest")),
         ("store", cfg!(feature = "store")),
         ("encryption", cfg!(feature = "encryption")),
+        ("redis", cfg!(feature = "redis")),
         ("tracing", cfg!(feature = "tracing")),
         ("metrics", cfg!(feature = "metrics")),
         ("testkit", cfg!(feature = "testkit")),

@@ -27,12 +27,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, ResponseFuture as ClientFuture};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::error::BoxError;
+use crate::tls;
 
 /// An HTTPS client with its own pool of connections; clones share it.
 ///
@@ -209,7 +209,7 @@ impl Connector {
 
     fn secure(&self) -> Result<HttpsConnector<HttpConnector>, BoxError> {
         let connector = self.secure.get_or_init(|| {
-            let config = tls().map_err(|error| error.to_string())?;
+            let config = trusting_the_system().map_err(|error| error.to_string())?;
             let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_only();
             Ok(connector
                 .enable_http1()
@@ -252,16 +252,8 @@ impl Service<Uri> for Connector {
     }
 }
 
-fn tls() -> Result<ClientConfig, rustls::Error> {
-    let provider = match CryptoProvider::get_default() {
-        Some(installed) => installed.clone(),
-        None => Arc::new(aws_lc_rs::default_provider()),
-    };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_platform_verifier()?
-        .with_no_client_auth();
-    Ok(config)
+fn trusting_the_system() -> Result<ClientConfig, rustls::Error> {
+    Ok(tls::config()?.with_platform_verifier()?.with_no_client_auth())
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -19,6 +19,8 @@ mod file;
 mod lease;
 mod policy;
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "encryption")]
 mod sealed;
 
@@ -39,6 +41,8 @@ pub(crate) use policy::MARGIN;
 pub use policy::StorePolicy;
 pub use record::Record;
 pub(crate) use record::{Intent, Standing};
+#[cfg(feature = "redis")]
+pub use redis::RedisStore;
 #[cfg(feature = "encryption")]
 pub use sealed::EncryptionKey;
 
