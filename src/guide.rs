@@ -4,6 +4,7 @@
 //! |---|---|
 //! | put a token on the requests of your client | [`get_a_token`] |
 //! | use one token in many clients, threads and SDKs | [`share_it`] |
+//! | keep it where it outlives the process, and share it with others | [`outlive_the_process`] |
 //! | see what your service does when tokens expire, are revoked, or cannot be had | [`test_your_service`] |
 //! | know in production that all is well, and be told when it is not | [`watch_it_in_production`] |
 //! | get tokens from an API that nobody wrote a strategy for | [`write_a_provider`] |
@@ -30,6 +31,7 @@ macro_rules! page {
 
 page!(get_a_token, "guide/get_a_token.md");
 page!(share_it, "guide/share_it.md");
+page!(outlive_the_process, "guide/outlive_the_process.md");
 page!(test_your_service, "guide/test_your_service.md");
 page!(watch_it_in_production, "guide/watch_it_in_production.md");
 page!(write_a_provider, "guide/write_a_provider.md");
