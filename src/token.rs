@@ -215,6 +215,23 @@ impl Token {
         })
     }
 
+    /// As a clock has it that reads `now`. If the clock that it was issued by is ahead of that one, it lives no longer from
+    /// now on than it would have from its issue.
+    pub(crate) fn issued_by(self, now: SystemTime) -> Self {
+        let ahead = self.issue_time().and_then(|issued| issued.duration_since(now).ok());
+        let Some(ahead) = ahead.filter(|ahead| !ahead.is_zero()) else {
+            return self;
+        };
+        let sooner = |at: SystemTime| at.checked_sub(ahead).unwrap_or(now);
+        self.edit(|inner| {
+            inner.issued_at = Some(now);
+            inner.renew_by = inner.renew_by.map(sooner);
+            if let Expiry::At(dies) = inner.expiry {
+                inner.expiry = Expiry::At(sooner(dies));
+            }
+        })
+    }
+
     /// The first byte that no token may hold (RFC 6749 A.12: `1*VSCHAR`, here without the space), or why else it is none.
     pub(crate) fn flaw(&self) -> Option<String> {
         let secret = self.secret();

@@ -1,8 +1,12 @@
 //! Processes that share a store are one client of the issuer, whatever becomes of each of them.
 #![cfg(feature = "testkit")]
 
+#[path = "sharing/repairs.rs"]
+mod repairs;
 #[path = "sharing/scene.rs"]
 mod scene;
+#[path = "sharing/stages.rs"]
+mod stages;
 
 use std::time::Duration;
 

@@ -396,7 +396,10 @@ impl Engine {
     /// Takes in what somebody else has saved. Says whether things are different from now on, other than that the next
     /// token is fetched with something else.
     pub(super) fn take_in(self: &Arc<Self>, record: &Record) -> bool {
-        let vetted = record.token.clone().map(|token| self.vet(token, self.outlook(true)));
+        let vetted = record.token.clone().map(|token| {
+            let token = token.issued_by(self.clock.now());
+            self.vet(token, self.outlook(true))
+        });
         let credential = record.credential.as_ref().map(|credential| credential.expose().clone());
         let mut stranded = Vec::new();
         let taken = {

@@ -24,7 +24,7 @@ use crate::error::{Class, FetchError};
 use crate::event::Event;
 use crate::lifetime::RefreshPolicy;
 use crate::provider::{AnyProvider, IfLost};
-use crate::store::{Record, Standing, StoreError, StoreFuture, StorePolicy, TokenStore};
+use crate::store::{Intent, Record, Standing, StoreError, StoreFuture, StorePolicy, TokenStore};
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::token::{Secret, Token};
 
@@ -59,12 +59,16 @@ pub(super) type Hash = fn(&str, &str) -> String;
 struct Book {
     /// The newest that was read or saved.
     known: Option<Record>,
+    /// The generation that was there when it was looked last, whosever it is.
+    seen: u64,
     /// What is in force here comes from the store, or has been saved to it: whoever changes it from now on is newer.
     settled: bool,
     /// The configured token, for a place where nothing is kept.
     initial: Option<Token>,
     /// What is not saved yet.
     slot: Option<saver::Slot>,
+    /// How many drafts there were.
+    drafts: u64,
     /// A task saves it.
     saving: bool,
     /// The lease that goes with it.
@@ -73,6 +77,8 @@ struct Book {
     trouble: Option<(Op, StoreError)>,
     /// What may be noted of a credential that was not presented.
     unsent: Option<permit::Unsent>,
+    /// The intent that kept us from presenting something, and since when we know it.
+    stands: Option<(Intent, Instant)>,
     /// What the store had lost is being put back by all who knew it; until then nobody spends anything.
     settles: Option<Instant>,
 }
@@ -189,6 +195,7 @@ impl Kept {
         let known = self.known();
         let call = async {
             let record = self.store.load().await?;
+            self.book().seen = record.as_ref().map_or(0, Record::generation);
             match &record {
                 Some(record) if record.owner != self.owner => Err(StoreError::unusable(format!(
                     "what is kept belongs to `{}`, and these tokens are of `{}`",
@@ -199,6 +206,13 @@ impl Kept {
         };
         let stored = self.ask(engine, Op::Load, Box::pin(call)).await?;
         Ok(Seen { stored, known })
+    }
+
+    /// Until something else may be there than when it was looked last; for ever, if the store cannot tell.
+    async fn news(store: &dyn TokenStore, seen: u64) {
+        if store.watch(seen).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The newest generation that was read or saved.

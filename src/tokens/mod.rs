@@ -231,6 +231,8 @@ impl Tokens {
             grounded.await;
         }
         if let Some(kept) = &self.engine.kept {
+            // What was put aside where no task could be started.
+            kept.resume_saving(&self.engine);
             kept.idle().await;
         }
     }

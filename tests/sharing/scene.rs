@@ -1,11 +1,13 @@
 //! A strict issuer, and processes that share a store: each is a `Tokens` of its own.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tower_token::testkit::MemoryStore;
 use tower_token::{
     Clock, Event, FetchContext, FetchError, IfLost, RefreshPolicy, Secret, StorePolicy, Token, TokenProvider, Tokens,
@@ -15,6 +17,46 @@ use tower_token::{
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const LIFE: Duration = Duration::from_secs(120);
+pub(crate) const STAGE: Duration = Duration::from_millis(100);
+
+/// What the first fetch [in slow motion](Scene::in_slow_motion) awaits, in its order; between two of them lies a [`STAGE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Awaits {
+    Lease,
+    Load,
+    Intent,
+    Issuer,
+    Answer,
+    /// Where nothing was kept before, it is read again.
+    LoadAgain,
+    Save,
+    Release,
+    Nothing,
+}
+
+impl Awaits {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Lease,
+        Self::Load,
+        Self::Intent,
+        Self::Issuer,
+        Self::Answer,
+        Self::LoadAgain,
+        Self::Save,
+        Self::Release,
+        Self::Nothing,
+    ];
+
+    /// Until a fetch that begins now awaits this.
+    pub(crate) async fn reached(self) {
+        sleep(STAGE * self as u32 + STAGE / 2).await;
+    }
+
+    /// The issuer has rotated, and the store does not know.
+    pub(crate) fn is_between(self) -> bool {
+        matches!(self, Self::Answer | Self::LoadAgain | Self::Save)
+    }
+}
 
 /// Rotates at each exchange, and revokes the family when a spent refresh token is presented. It counts what reached it.
 #[derive(Default)]
@@ -22,18 +64,27 @@ pub(crate) struct Issuer {
     state: Mutex<State>,
     exchanges: AtomicUsize,
     presented_again: AtomicUsize,
+    on_its_way: AtomicU64,
     latency: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
-    /// The number of the one that is good.
-    good: u64,
-    is_revoked: bool,
+    /// By family, the number of the one that is good; those that are not in it begin with their first.
+    good: HashMap<u64, u64>,
+    revoked: HashSet<u64>,
     /// So many old ones are good as well.
     grace: u64,
     faults: Vec<Fault>,
+    presented: Vec<(u64, Instant)>,
 }
+
+/// Each sign-in begins a family: its refresh tokens have the numbers from here on.
+pub(crate) fn family(nth: u64) -> u64 {
+    nth * FAMILY
+}
+
+const FAMILY: u64 = 10_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -58,6 +109,16 @@ impl Issuer {
         self.latency.store(latency.as_millis() as u64, Ordering::SeqCst);
     }
 
+    /// So long a request is on its way before it is committed.
+    pub(crate) fn arrives_after(&self, latency: Duration) {
+        self.on_its_way.store(latency.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// What reached it, and when.
+    pub(crate) fn presented(&self) -> Vec<(u64, Instant)> {
+        self.state.lock().unwrap().presented.clone()
+    }
+
     pub(crate) fn next(&self, faults: &[Fault]) {
         self.state.lock().unwrap().faults.extend(faults);
     }
@@ -67,22 +128,30 @@ impl Issuer {
     }
 
     pub(crate) fn is_revoked(&self) -> bool {
-        self.state.lock().unwrap().is_revoked
+        !self.state.lock().unwrap().revoked.is_empty()
+    }
+
+    /// Exchanges, and how many of them presented something again.
+    pub(crate) fn counted(&self) -> (usize, usize) {
+        (self.exchanges(), self.presented_again())
     }
 
     fn commit(&self, presented: u64) -> Result<u64, FetchError> {
         let mut state = self.state.lock().unwrap();
-        if presented < state.good {
+        state.presented.push((presented, Instant::now()));
+        let family = presented / FAMILY * FAMILY;
+        let good = *state.good.entry(family).or_insert(family);
+        if presented < good {
             self.presented_again.fetch_add(1, Ordering::SeqCst);
         }
-        if presented + state.grace < state.good {
-            state.is_revoked = true;
+        if presented + state.grace < good {
+            state.revoked.insert(family);
         }
-        if state.is_revoked || presented > state.good {
+        if state.revoked.contains(&family) || presented > good {
             return Err(FetchError::terminal("the issuer says no").code("invalid_grant"));
         }
-        state.good = presented + 1;
-        Ok(state.good)
+        state.good.insert(family, presented + 1);
+        Ok(presented + 1)
     }
 }
 
@@ -92,6 +161,21 @@ pub(crate) struct Grant {
     pub(crate) seed: u64,
     pub(crate) owner: &'static str,
     pub(crate) if_lost: IfLost,
+    pub(crate) wire: Wire,
+}
+
+/// A process's way to its issuer: cut off, nothing passes in either direction.
+#[derive(Clone, Default)]
+pub(crate) struct Wire(Arc<watch::Sender<bool>>);
+
+impl Wire {
+    fn cut(&self, is_cut: bool) {
+        self.0.send_replace(is_cut);
+    }
+
+    async fn passes(&self) {
+        let _ = self.0.subscribe().wait_for(|is_cut| !is_cut).await;
+    }
 }
 
 fn number(credential: &Value) -> u64 {
@@ -106,12 +190,16 @@ pub(crate) fn credential(number: u64) -> Value {
 impl TokenProvider for Grant {
     async fn fetch(&self, context: FetchContext) -> Result<Token, FetchError> {
         let presented = context.credential().map_or(self.seed, number);
+        self.wire.passes().await;
         self.issuer.exchanges.fetch_add(1, Ordering::SeqCst);
         let fault = {
             let mut state = self.issuer.state.lock().unwrap();
             (!state.faults.is_empty()).then(|| state.faults.remove(0))
         };
-        let latency = Duration::from_millis(self.issuer.latency.load(Ordering::SeqCst));
+        let [on_its_way, latency] = [&self.issuer.on_its_way, &self.issuer.latency]
+            .map(|millis| Duration::from_millis(millis.load(Ordering::SeqCst)));
+        sleep(on_its_way).await;
+        self.wire.passes().await;
         match fault {
             Some(Fault::LostBefore) => {
                 sleep(latency).await;
@@ -122,6 +210,7 @@ impl TokenProvider for Grant {
         }
         let committed = self.issuer.commit(presented);
         sleep(latency).await;
+        self.wire.passes().await;
         if fault == Some(Fault::LostAfter) {
             return Err(FetchError::transient("reset").lost());
         }
@@ -166,7 +255,21 @@ impl Scene {
             seed: 0,
             owner: "the issuer, a client",
             if_lost: IfLost::ReplayOnce,
+            wire: Wire::default(),
         }
+    }
+
+    /// Every call of a store and each way to the issuer takes a tenth of a second, so that all that a fetch awaits lies
+    /// one [`STAGE`] apart.
+    pub(crate) fn in_slow_motion(&self, process: &Process) {
+        process.store.delay(STAGE);
+        self.issuer.arrives_after(STAGE);
+        self.issuer.takes(STAGE);
+    }
+
+    /// The generations that were ever stored never went back.
+    pub(crate) fn never_went_back(&self) -> bool {
+        self.store.history().windows(2).all(|pair| pair[0].0 <= pair[1].0)
     }
 
     /// Another process.
@@ -176,6 +279,7 @@ impl Scene {
 
     pub(crate) fn process_with(&self, grant: Grant, set: impl FnOnce(TokensBuilder) -> TokensBuilder) -> Process {
         let store = self.store.participant();
+        let wire = grant.wire.clone();
         let told = Told::default();
         let log = told.clone();
         let builder = Tokens::builder(grant)
@@ -185,19 +289,46 @@ impl Scene {
             .store(store.clone())
             .observe(move |event: &Event| log.note(event));
         let tokens = set(builder).build().unwrap();
-        Process { tokens, store, told }
+        Process {
+            tokens,
+            store,
+            told,
+            wire,
+        }
     }
 }
 
-/// One process: killed when it is dropped with its runtime's tasks left to themselves, so tests that kill use
-/// [`kill`](Process::kill).
+/// One process.
 pub(crate) struct Process {
     pub(crate) tokens: Tokens,
     pub(crate) store: MemoryStore,
     pub(crate) told: Told,
+    wire: Wire,
 }
 
 impl Process {
+    /// The world hears no more of it: what it asked for and was not done yet is never done, and its lease is not given
+    /// back.
+    pub(crate) fn kill(self) {
+        self.stall();
+    }
+
+    /// Cut off from its store and its issuer.
+    pub(crate) fn stall(&self) {
+        self.wire.cut(true);
+        self.store.hang();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.wire.cut(false);
+        self.store.heal();
+    }
+
+    /// A caller that waits by itself.
+    pub(crate) fn asks(&self) -> tokio::task::JoinHandle<Result<Token, tower_token::Error>> {
+        tokio::spawn(self.tokens.get())
+    }
+
     pub(crate) async fn secret(&self) -> String {
         self.tokens.get().await.unwrap().secret().to_owned()
     }

@@ -145,14 +145,9 @@ impl Kept {
 
     /// Until it may be worth another look.
     async fn pause(&self) {
-        let known = self.known();
-        let watched = async {
-            if self.store.watch(known).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
+        let seen = self.book().seen;
         let began = Instant::now();
-        let _ = timeout(LOOK_AGAIN, watched).await;
+        let _ = timeout(LOOK_AGAIN, Self::news(&*self.store, seen)).await;
         // One that resolves at once is no clock.
         sleep_until(began + LEAST).await;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use super::{Kept, Op};
 use crate::clock::{Clock, Deadline};
@@ -21,7 +21,7 @@ pub(in crate::tokens) struct Held {
     pub(super) until: Option<Arc<Deadline>>,
     /// Its drop ends the renewal.
     _renewal: oneshot::Sender<()>,
-    busy: watch::Sender<usize>,
+    busy: Option<Busy>,
 }
 
 impl Kept {
@@ -48,13 +48,12 @@ impl Kept {
             };
             runtime.spawn(renewing.run(released));
         }
-        self.busy.send_modify(|busy| *busy += 1);
         Held {
             lease: Some(lease),
             store: self.store.clone(),
             until,
             _renewal: renewal,
-            busy: self.busy.clone(),
+            busy: Some(Busy::with(&self.busy)),
         }
     }
 }
@@ -86,9 +85,12 @@ impl Held {
         }
     }
 
+    /// Gives it back now. If the store does not take it, a task goes on with that.
     pub(in crate::tokens) async fn release(mut self, patience: Duration) {
-        if let Some(lease) = self.lease.take() {
-            let _ = timeout(patience, self.store.release(&lease)).await;
+        if let Some(lease) = &self.lease
+            && let Ok(Ok(())) = timeout(patience, self.store.release(lease)).await
+        {
+            self.lease = None;
         }
     }
 }
@@ -96,14 +98,50 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let (Some(lease), Ok(runtime)) = (self.lease.take(), Handle::try_current()) {
-            let (store, busy) = (self.store.clone(), self.busy.clone());
-            runtime.spawn(async move {
-                let _ = timeout(PATIENCE, store.release(&lease)).await;
-                busy.send_modify(|busy| *busy -= 1);
-            });
-        } else {
-            self.busy.send_modify(|busy| *busy -= 1);
+            let returning = Returning {
+                store: self.store.clone(),
+                lease,
+                until: self.until.clone(),
+                _busy: self.busy.take(),
+            };
+            runtime.spawn(returning.run());
         }
+    }
+}
+
+/// Gives a lease back, as long as others would have to wait for its end.
+struct Returning {
+    store: Arc<dyn TokenStore>,
+    lease: Arc<Lease>,
+    until: Option<Arc<Deadline>>,
+    _busy: Option<Busy>,
+}
+
+impl Returning {
+    async fn run(self) {
+        while !matches!(timeout(PATIENCE, self.store.release(&self.lease)).await, Ok(Ok(()))) {
+            // One that has no end of its own ends when it is dropped.
+            if self.until.as_ref().is_none_or(|until| until.has_passed()) {
+                return;
+            }
+            sleep(RETURN_AGAIN).await;
+        }
+    }
+}
+
+/// A lease that is held.
+struct Busy(watch::Sender<usize>);
+
+impl Busy {
+    fn with(leases: &watch::Sender<usize>) -> Self {
+        leases.send_modify(|busy| *busy += 1);
+        Self(leases.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.send_modify(|busy| *busy -= 1);
     }
 }
 
@@ -135,6 +173,7 @@ impl Renewing {
     }
 }
 
-/// A lease that was dropped is given back within this, or ends with its term.
+/// A store is given so long to take back a lease that was dropped, each time.
 const PATIENCE: Duration = Duration::from_secs(2);
+const RETURN_AGAIN: Duration = Duration::from_secs(1);
 const RENEW_AGAIN: Duration = Duration::from_secs(1);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{Draft, Held, Kept, Op, withheld};
 use crate::clock::Wall;
@@ -63,13 +64,18 @@ impl Permit {
         let Some(intent) = self.base.intent.as_ref().filter(|intent| intent.of == of) else {
             return Ok(0);
         };
-        let ago = |then| Wall::of(then).until(engine.now());
+        let (now, since) = (engine.now(), Wall::of(intent.since));
         let again = match engine.provider.if_lost() {
             // Somebody wants it in spite of that.
             _ if flight.cause == Cause::Requested => true,
             IfLost::NeverReplay => false,
-            IfLost::ReplayWithin(limit) => intent.times < 2 && ago(intent.since) < limit,
-            IfLost::ReplayOnce => intent.times < 2 || ago(intent.last) >= MINUTE,
+            // By a clock that was set back, nobody knows how long it is ago.
+            IfLost::ReplayWithin(_) if now.until(since) > CLOCKS_AGREE => false,
+            IfLost::ReplayWithin(limit) => intent.times < 2 && since.until(now) < limit,
+            IfLost::ReplayOnce => {
+                let a_minute_ago = Wall::of(intent.last).until(now) >= MINUTE;
+                intent.times < 2 || a_minute_ago || kept.has_stood(intent)
+            }
             IfLost::Idempotent => true,
         };
         match again {
@@ -186,6 +192,20 @@ impl Permit {
     }
 }
 
+impl Kept {
+    /// Whether we have seen this very intent for a minute. A clock that was set back knows of no minute that has passed.
+    fn has_stood(&self, intent: &Intent) -> bool {
+        let mut book = self.book();
+        match &book.stands {
+            Some((seen, since)) if seen == intent => since.elapsed() >= MINUTE,
+            _ => {
+                book.stands = Some((intent.clone(), Instant::now()));
+                false
+            }
+        }
+    }
+}
+
 /// The JSON of it, to be hashed.
 pub(in crate::tokens) fn text(value: &Value) -> Secret<String> {
     Secret::new(value.to_string())
@@ -204,3 +224,5 @@ fn whole_millis(time: SystemTime) -> SystemTime {
 const BEGUN: &str = "the credential was being presented by a process that left no word of what became of it, \
                      and the provider's policy presents none again that may be spent";
 const MINUTE: Duration = Duration::from_secs(60);
+/// Clocks of machines that share a store differ by less.
+const CLOCKS_AGREE: Duration = Duration::from_secs(5);

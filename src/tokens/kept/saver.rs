@@ -109,7 +109,8 @@ impl Kept {
         let (done, saved) = oneshot::channel();
         let runtime = Handle::try_current();
         let mut book = self.book();
-        let number = book.slot.as_ref().map_or(0, |slot| slot.number + 1);
+        book.drafts += 1;
+        let number = book.drafts;
         if book.slot.is_none() {
             self.busy.send_modify(|busy| *busy += 1);
         }
@@ -128,7 +129,7 @@ impl Kept {
         // Outside the lock: it is given back by a task.
         drop(spare);
         if let (true, Ok(runtime)) = (begins, runtime) {
-            runtime.spawn(Saver { engine: engine.clone() }.run());
+            runtime.spawn(Saver::of(engine).run());
         }
         saved
     }
@@ -143,12 +144,12 @@ impl Kept {
     }
 
     /// A task is started for what was put aside where none could be, or whose task has ended.
-    pub(super) fn resume_saving(&self, engine: &Arc<Engine>) {
+    pub(in crate::tokens) fn resume_saving(&self, engine: &Arc<Engine>) {
         let Ok(runtime) = Handle::try_current() else { return };
         let mut book = self.book();
         if book.slot.is_some() && !std::mem::replace(&mut book.saving, true) {
             drop(book);
-            runtime.spawn(Saver { engine: engine.clone() }.run());
+            runtime.spawn(Saver::of(engine).run());
         }
     }
 
@@ -192,7 +193,9 @@ impl Kept {
     ) -> Result<Verdict, StoreError> {
         // What was read under this very lease is what is there.
         let read = held.as_ref().is_some_and(|held| !held.is_over()) && !self.was_doubtful();
-        if held.as_ref().is_none_or(Held::is_over) {
+        // One that is over by our clock does as well: the store compares. Given back first, it would let in somebody who
+        // presents what is spent.
+        if held.is_none() {
             *held = self.lease(engine).await?;
         }
         let Some(lease) = held.as_ref().and_then(Held::lease) else {
@@ -202,6 +205,15 @@ impl Kept {
             true => self.book().known.clone(),
             false => self.read(engine).await?.stored,
         };
+        let is_there = |lost: &Record| {
+            stored
+                .as_ref()
+                .is_some_and(|stored| stored.generation >= lost.generation)
+        };
+        if draft.lost.as_deref().is_some_and(is_there) {
+            // By somebody else. What it says is taken in when it is looked at.
+            return Ok(Verdict::Done(true));
+        }
         let known = self.known();
         if let Some(stored) = stored.as_ref().filter(|stored| stored.generation > known) {
             if draft.is_saved_as(stored) {
@@ -211,13 +223,6 @@ impl Kept {
             if draft.standing == Standing::Renewed && self.accepts(stored) {
                 return Ok(Verdict::Done(false));
             }
-        }
-        if draft.lost.as_ref().is_some_and(|lost| {
-            stored
-                .as_ref()
-                .is_some_and(|stored| stored.generation >= lost.generation)
-        }) {
-            return Ok(Verdict::Done(true));
         }
         let known = self.book().known.clone();
         // After a loss the count goes on where it was.
@@ -245,6 +250,7 @@ impl Kept {
         engine.desk().is_kept(record.generation);
         let mut book = self.book();
         book.settled = true;
+        book.seen = record.generation;
         book.known = Some(record);
     }
 }
@@ -276,10 +282,19 @@ enum Verdict {
 /// Saves what is put aside until nothing is.
 struct Saver {
     engine: Arc<Engine>,
+    /// It found nothing more to save; another may have been started since.
+    is_done: bool,
 }
 
 impl Saver {
-    async fn run(self) {
+    fn of(engine: &Arc<Engine>) -> Self {
+        Self {
+            engine: engine.clone(),
+            is_done: false,
+        }
+    }
+
+    async fn run(mut self) {
         let Some(kept) = &self.engine.kept else { return };
         let mut held = None;
         let mut pause = FIRST_PAUSE;
@@ -311,6 +326,7 @@ impl Saver {
                 return;
             }
         }
+        self.is_done = true;
         if let Some(held) = held {
             held.release(kept.patience).await;
         }
@@ -360,11 +376,8 @@ impl Saver {
 impl Drop for Saver {
     /// Its runtime ended: whoever comes next goes on with it.
     fn drop(&mut self) {
-        if let Some(kept) = &self.engine.kept {
-            let mut book = kept.book();
-            if book.slot.is_some() {
-                book.saving = false;
-            }
+        if let Some(kept) = self.engine.kept.as_ref().filter(|_| !self.is_done) {
+            kept.book().saving = false;
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::Kept;
 use crate::sync::{Handle, Ordering};
 use crate::tokens::desk::Phase;
 use crate::tokens::engine::Engine;
@@ -68,13 +69,11 @@ impl Watcher {
                 return;
             }
             let Some(kept) = &engine.kept else { return };
-            let known = kept.known();
+            let seen = kept.book().seen;
             let store = kept.store.clone();
             drop(engine);
             let news = async {
-                if store.watch(known).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
+                Kept::news(&*store, seen).await;
                 // One that resolves at once is no clock.
                 sleep_until(began + LEAST).await;
             };
