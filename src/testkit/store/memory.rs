@@ -13,8 +13,8 @@ use crate::{Lease, Record, Saved, StoreError, StoreFuture, TokenStore};
 /// A [`TokenStore`] in memory that fails on demand, for tests.
 ///
 /// Its clones share one place: given to several [`Tokens`](crate::Tokens) they make a fleet in one process. It keeps the
-/// bytes that [`Envelope`] writes, its leases end by tokio's clock, which a test can pause, and nothing outlives the last
-/// clone. All that goes wrong with it is set while it is used, by any clone.
+/// bytes that [`Envelope`](crate::Envelope) writes, its leases end by tokio's clock, which a test can pause, and nothing
+/// outlives the last clone. All that goes wrong with it is set while it is used, by any clone.
 ///
 /// ```
 /// use std::time::Duration;
