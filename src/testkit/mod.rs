@@ -89,7 +89,8 @@
 //! # A store that fails
 //!
 //! [`MemoryStore`] keeps a token as a file or a database does, for several [`Tokens`](crate::Tokens) in one process, and
-//! hangs, fails, forgets and goes back in time when a test says so.
+//! hangs, fails, forgets and goes back in time when a test says so. [`StoreSuite`] tells which rules a store of your own
+//! breaks.
 //!
 //! # What it is not
 //!
@@ -119,4 +120,4 @@ pub use self::issuer::{Grant, Issued, Issuer, IssuerCounts, Presented};
 pub use self::ledger::Standing;
 pub use self::resource::ApiService;
 pub use self::server::Server;
-pub use self::store::{Calls, MemoryStore, Snapshot, StoreCall};
+pub use self::store::{BrokenRules, Calls, MemoryStore, Snapshot, StoreCall, StoreSuite};
