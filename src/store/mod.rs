@@ -4,7 +4,7 @@
 //! adopted, and what becomes of a credential whose use was begun by a process that did not survive it, is the
 //! protocol's business, which every store shares.
 //!
-//! Four rules make a store (`testkit` has a suite that holds one to them):
+//! Four rules make a store (`testkit::StoreSuite` holds one to them):
 //!
 //! 1. [`load`](TokenStore::load) returns what was saved last, whole, or an error: never half of it, never a default.
 //! 2. [`save`](TokenStore::save) compares and swaps in one step, and is durable when it resolves.
@@ -53,6 +53,7 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 ///
 /// Every call is bounded from outside ([`StorePolicy::patience`]) and may be dropped while it is pending: what it began
 /// must then be done or not done, and nothing in between. No call needs to be tried again within a store.
+#[cfg_attr(feature = "store", doc = include_str!("database.md"))]
 pub trait TokenStore: Send + Sync + 'static {
     /// What is kept now; `None` if nothing ever was.
     ///
