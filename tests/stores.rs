@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower_token::TokenStore;
 use tower_token::testkit::{BrokenRules, MemoryStore, StoreSuite};
+use tower_token::{FileStore, TokenStore};
 
 use broken::{BrokenStore, How};
 
@@ -115,4 +115,17 @@ async fn what_is_seen_is_printed_without_a_secret() {
         "{printed}"
     );
     assert!(!printed.contains("test-"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_keeps_every_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().to_owned();
+    let suite = StoreSuite::new(move |place| ready(FileStore::new(here.join(place))));
+    let there = folder.path().to_owned();
+    let spoiled = suite.spoiled_by(move |place| {
+        std::fs::write(there.join(place), "{").unwrap();
+        ready(())
+    });
+    spoiled.watches(false).run().await.unwrap();
 }
