@@ -1,12 +1,17 @@
 //! Soaks in real time. `cargo test` runs each for a few seconds; `TOWER_TOKEN_FULL=<minutes>` makes
 //! that so many minutes, and the uploads five thousand of up to 8 MiB in each of three ways.
-//! What needs `libfaketime` says that it was left out where that is not installed.
+//! What needs `libfaketime` or `strace` says that it was left out where that is not installed.
 //!
 //! Counts are asserted here, durations are not: what took how long is printed.
 
 #![cfg(all(feature = "testkit", feature = "oauth2"))]
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+#[cfg(target_os = "linux")]
+mod durable;
+#[cfg(target_os = "linux")]
+#[path = "../support/kept.rs"]
+mod kept;
 #[cfg(target_os = "linux")]
 #[path = "../support/left_out.rs"]
 mod left_out;
