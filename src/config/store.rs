@@ -13,6 +13,8 @@ use crate::error::Faults;
 use crate::lifetime::RefreshPolicy;
 #[cfg(feature = "encryption")]
 use crate::store::EncryptionKey;
+#[cfg(feature = "redis")]
+use crate::store::RedisStore;
 use crate::store::{Envelope, FileStore, StorePolicy, TokenStore};
 use crate::tokens::TokensBuilder;
 
@@ -25,7 +27,7 @@ use crate::tokens::TokensBuilder;
 pub enum Store {
     /// In a file, for the processes of one machine. See [`FileStore`](crate::FileStore).
     File(StoredInFile),
-    /// In Redis, for a fleet.
+    /// In Redis, for a fleet; feature `redis`. See `RedisStore`.
     Redis(StoredInRedis),
 }
 
@@ -83,7 +85,7 @@ fields! {
         /// What its keys begin with, other than that of every other token.
         key: String,
         /// The certificates that a server is trusted by (PEM), relative to the document. Default: those of the system.
-        ca: Option<String>,
+        ca_certificate: Option<String>,
     }
 }
 
@@ -135,6 +137,39 @@ impl StoredInFile {
 }
 
 impl StoredInRedis {
+    #[cfg(feature = "redis")]
+    fn keep(&self, builder: TokensBuilder, base: &Path, faults: &mut Faults) -> TokensBuilder {
+        let envelope = envelope(self.encryption_key.as_ref(), base, faults);
+        // Sooner than the patience ends, so that what went wrong is named.
+        let timeout = (self.policy().patience / 2).clamp(SHORTEST, LONGEST);
+        let read = |path: &Option<String>| {
+            path.as_ref()
+                .map(|path| Source::File(path.into()).secret(base))
+                .transpose()
+        };
+        match (self.url.secret(base), read(&self.ca_certificate)) {
+            (Ok(url), Ok(ca)) => {
+                let mut store = RedisStore::new(url, self.key.as_str())
+                    .envelope(envelope)
+                    .timeout(timeout);
+                if let Some(pem) = ca {
+                    store = store.ca_certificate(pem.expose().as_str());
+                }
+                store.check(faults);
+                builder.store(store)
+            }
+            (url, ca) => {
+                for (field, read) in [("url", url.err()), ("ca_certificate", ca.err())] {
+                    if let Some(advice) = read {
+                        faults.add(field, advice);
+                    }
+                }
+                builder
+            }
+        }
+    }
+
+    #[cfg(not(feature = "redis"))]
     fn keep(&self, builder: TokensBuilder, base: &Path, faults: &mut Faults) -> TokensBuilder {
         let _ = envelope(self.encryption_key.as_ref(), base, faults);
         faults.add(
@@ -173,3 +208,9 @@ fn envelope(key: Option<&Source>, _: &Path, faults: &mut Faults) -> Envelope {
     }
     Envelope::plain()
 }
+
+/// What a Redis store takes for a timeout.
+#[cfg(feature = "redis")]
+const SHORTEST: Duration = Duration::from_millis(10);
+#[cfg(feature = "redis")]
+const LONGEST: Duration = Duration::from_secs(60);

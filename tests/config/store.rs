@@ -74,6 +74,60 @@ fn a_lease_is_at_most_a_year() {
     assert!(built(&document, folder.path()).is_ok());
 }
 
+#[cfg(feature = "redis")]
+#[test]
+fn a_token_is_kept_in_redis() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("url"), "rediss://:test-canary@127.0.0.1/1\n").unwrap();
+    for store in [
+        json!({ "redis": { "url": "redis://:pw@127.0.0.1:6379/0", "key": "tt:oa", "lease": "45s" } }),
+        json!({ "redis": { "url": { "file": "url" }, "key": "k", "lease": "15s", "patience": "10ms", "alone": true } }),
+        json!({ "redis": { "url": "redis://h", "key": "k", "ca_certificate": null, "patience": "10s" } }),
+    ] {
+        for (_, builder) in built(&with(store.clone()), folder.path()).unwrap() {
+            assert!(!format!("{builder:?}").contains("canary"));
+            builder.build().unwrap_or_else(|error| panic!("{store}: {error}"));
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_redis_that_cannot_be_is_named_with_its_path_and_not_quoted() {
+    for (redis, field) in [
+        (
+            json!({ "url": "http://test-canary@127.0.0.1/", "key": "k" }),
+            "url: has to begin with redis://",
+        ),
+        (
+            json!({ "url": { "env": "TOWER_TOKEN_UNSET" }, "key": "k" }),
+            "url: the environment variable",
+        ),
+        (json!({ "url": "redis://h", "key": "test-canary {k}" }), "key: "),
+        (
+            json!({ "url": "redis://h", "key": "k", "lease": "14s" }),
+            "lease: 14s has to be from 15s",
+        ),
+        (
+            json!({ "url": "redis://h", "key": "k", "patience": "9ms" }),
+            "patience: 9ms",
+        ),
+        (
+            json!({ "url": "rediss://h", "key": "k", "ca_certificate": "nowhere" }),
+            "ca_certificate: the file cannot be read",
+        ),
+        (
+            json!({ "url": "rediss://h", "key": "k", "ca_certificate": "Cargo.toml" }),
+            "ca_certificate: holds no certificate",
+        ),
+    ] {
+        let said = fault(json!({ "redis": redis }));
+        let expected = format!("invalid configuration: tokens.cc.store.redis.{field}");
+        assert!(said.starts_with(&expected), "{said}");
+    }
+}
+
+#[cfg(not(feature = "redis"))]
 #[test]
 fn redis_without_its_feature_is_named() {
     let redis = json!({ "url": "redis://:test-canary@127.0.0.1:6379/0", "key": "tt:oa", "lease": "45s" });
