@@ -1,6 +1,8 @@
 //! Processes that share a store are one client of the issuer, whatever becomes of each of them.
 #![cfg(feature = "testkit")]
 
+#[path = "sharing/accidents.rs"]
+mod accidents;
 #[path = "sharing/repairs.rs"]
 mod repairs;
 #[path = "sharing/scene.rs"]

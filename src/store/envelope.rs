@@ -85,7 +85,7 @@ impl Envelope {
         self
     }
 
-    /// The record as bytes. They hold secrets, unless they are [sealed](Self::sealed).
+    /// The record as bytes. They hold secrets, unless the envelope is sealed with a key.
     pub fn write(&self, record: &Record) -> Vec<u8> {
         let record = Secret::new(record.to_json());
         let record = Zeroizing::new(record.expose().to_string());

@@ -8,12 +8,16 @@ use crate::lifetime::RefreshPolicy;
 
 /// How far a store is waited for, and what is done without it.
 ///
-/// ```
-/// use std::time::Duration;
-/// use tower_token::StorePolicy;
-///
-/// let policy = StorePolicy::default().lease(Duration::from_secs(60)).patience(Duration::from_secs(1));
-/// ```
+#[cfg_attr(
+    feature = "store",
+    doc = "
+```
+use std::time::Duration;
+use tower_token::StorePolicy;
+
+let policy = StorePolicy::default().lease(Duration::from_secs(60)).patience(Duration::from_secs(1));
+```"
+)]
 #[derive(Clone, Debug)]
 pub struct StorePolicy {
     lease: Option<Duration>,

@@ -387,6 +387,16 @@ impl Desk {
         current.is_some() && air.is_some_and(|air| air.replaces != current)
     }
 
+    /// `flight` is to bring something newer than what was put in place meanwhile. Says whether anything was.
+    pub(super) fn replaces_what_is_there(&mut self, flight: &Arc<Flight>) -> bool {
+        let current = self.current.as_ref().map(|current| current.generation);
+        let air = self.air.as_mut().filter(|air| Arc::ptr_eq(&air.flight, flight));
+        air.is_some_and(|air| {
+            air.replaces = current;
+            current.is_some()
+        })
+    }
+
     /// Whether that generation of the store is news; it is none from now on.
     pub(super) fn is_news(&mut self, generation: u64) -> bool {
         let is_news = generation > self.kept;

@@ -23,7 +23,7 @@ use super::engine::Engine;
 use crate::error::{Class, FetchError};
 use crate::event::Event;
 use crate::lifetime::RefreshPolicy;
-use crate::provider::{AnyProvider, IfLost};
+use crate::provider::{AnyProvider, IfLost, MOST};
 use crate::store::{Intent, Record, Standing, StoreError, StoreFuture, StorePolicy, TokenStore};
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::token::{Secret, Token};
@@ -37,6 +37,8 @@ pub(super) struct Kept {
     store: Arc<dyn TokenStore>,
     patience: Duration,
     term: Duration,
+    /// So long a holder may take that does all it may, or the lease of one that died.
+    longest: Duration,
     /// Whether what may be spent is renewed without the store.
     alone: bool,
     /// Whether presenting the credential may spend it.
@@ -103,6 +105,9 @@ impl Kept {
             store,
             patience: policy.patience,
             term: policy.term(refresh),
+            longest: policy
+                .term(refresh)
+                .saturating_add(refresh.fetch_timeout.saturating_mul(MOST)),
             alone: policy.alone,
             spends: provider.if_lost() != IfLost::Idempotent,
             owner: provider.owner(),

@@ -9,7 +9,8 @@ use super::{Kept, Permit, Seen, withheld};
 use crate::clock::Wall;
 use crate::error::FetchError;
 use crate::event::Event;
-use crate::store::{MARGIN, Record, StoreError};
+use crate::provider::Cause;
+use crate::store::{Record, StoreError};
 use crate::tokens::desk::Phase;
 use crate::tokens::engine::Engine;
 use crate::tokens::flight::Flight;
@@ -22,7 +23,7 @@ impl Kept {
         engine: &Arc<Engine>,
         flight: &Arc<Flight>,
     ) -> Result<Option<Permit>, FetchError> {
-        let gives_up = Instant::now() + self.term.saturating_add(MARGIN);
+        let gives_up = Instant::now() + self.longest;
         loop {
             if engine.desk().is_overtaken(flight) {
                 return Ok(None);
@@ -67,8 +68,12 @@ impl Kept {
             (_, Ok(seen)) => seen?,
             (Ok(_), Err(_)) => return Err(StoreError::unavailable("the store hands out leases and cannot be read")),
         };
+        let begins = !self.book().settled;
         let (found, stored) = self.look_at(engine, seen);
-        if found || engine.desk().is_overtaken(flight) {
+        // Who starts and asks for a new token does not mean the one that was kept before he did.
+        let meant =
+            !(found && begins && flight.cause == Cause::Requested && engine.desk().replaces_what_is_there(flight));
+        if found && meant || engine.desk().is_overtaken(flight) {
             if let Ok(Some(held)) = held {
                 held.release(self.patience).await;
             }
