@@ -127,5 +127,5 @@ async fn a_file_keeps_every_rule() {
         std::fs::write(there.join(place), "{").unwrap();
         ready(())
     });
-    spoiled.watches(false).run().await.unwrap();
+    spoiled.run().await.unwrap();
 }
