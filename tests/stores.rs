@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tower_token::testkit::{BrokenRules, MemoryStore, StoreSuite};
-use tower_token::{FileStore, TokenStore};
+use tower_token::{Envelope, FileStore, TokenStore};
 
 use broken::{BrokenStore, How};
 
@@ -72,6 +72,30 @@ async fn the_store_in_memory_keeps_every_rule_on_many_threads() {
     tokio::spawn(broken_in(How::LeasesLast).run()).await.unwrap().unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_keeps_every_rule() {
+    files(Envelope::plain()).await.unwrap();
+}
+
+#[cfg(feature = "encryption")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_does_a_file_that_is_encrypted() {
+    let key = tower_token::EncryptionKey::new([7; 32]);
+    files(Envelope::sealed(key)).await.unwrap();
+}
+
+/// The suite over files in a folder, a file a place.
+async fn files(envelope: Envelope) -> Result<(), BrokenRules> {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, spoiled) = (folder.path().to_owned(), folder.path().to_owned());
+    let suite = StoreSuite::new(move |place| ready(FileStore::new(path.join(place)).envelope(envelope.clone())));
+    let suite = suite.spoiled_by(move |place| {
+        std::fs::write(spoiled.join(place), "{").unwrap();
+        ready(())
+    });
+    suite.run().await
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_rule_is_named_when_it_is_broken() {
     for (how, rule) in broken::HOW {
@@ -115,17 +139,4 @@ async fn what_is_seen_is_printed_without_a_secret() {
         "{printed}"
     );
     assert!(!printed.contains("test-"), "{printed}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_keeps_every_rule() {
-    let folder = tempfile::tempdir().unwrap();
-    let here = folder.path().to_owned();
-    let suite = StoreSuite::new(move |place| ready(FileStore::new(here.join(place))));
-    let there = folder.path().to_owned();
-    let spoiled = suite.spoiled_by(move |place| {
-        std::fs::write(there.join(place), "{").unwrap();
-        ready(())
-    });
-    spoiled.run().await.unwrap();
 }
