@@ -13,7 +13,7 @@ use crate::store::StoreError;
 /// A locked file. The lock belongs to what was opened, not to the process, and ends when that is closed: by the last of
 /// those who hold it, which may be a save that its caller gave up.
 pub(super) struct Held {
-    file: File,
+    pub(super) file: File,
     fence: u64,
     released: AtomicBool,
 }
@@ -59,11 +59,17 @@ impl Held {
         Ok(last == Some(self.fence))
     }
 
-    /// Not left to the closing of the file: a child process that is just being started has a copy of it for a moment.
     pub(super) fn release(&self) -> Result<(), StoreError> {
         self.released.store(true, Ordering::Release);
         let unlocked = self.file.unlock();
         unlocked.map_err(|error| StoreError::unavailable("unlocking the lock of the file").caused_by(error))
+    }
+}
+
+impl Drop for Held {
+    /// Not left to the closing of the file: a child process that is just being started has a copy of it for a moment.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
     }
 }
 
