@@ -7,12 +7,12 @@ mod refusal;
 mod scripts;
 mod trust;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue, Value, from_redis_value};
+use redis::{FromRedisValue, Value, from_redis_value};
 
 use self::address::Address;
 use self::line::Line;
@@ -50,7 +50,7 @@ use crate::token::Secret;
 ///
 /// ```text
 /// ACL SETUSER tower-token on >password resetkeys ~{tt:my-app}:* resetchannels &{tt:my-app}:* -@all
-///     +eval +evalsha +hmget +hset +exists +get +set +del +incr +pexpire +publish +subscribe
+///     +eval +evalsha +hgetall +hmget +hset +exists +get +set +del +incr +pexpire +publish +subscribe
 /// ```
 ///
 /// on one line; for another database than 0 also `+select`.
@@ -134,20 +134,21 @@ impl RedisStore {
     async fn load(&self) -> Result<Option<Record>, StoreError> {
         let line = self.line()?;
         let looked = line.news.look();
-        let answer = line.ask(&self.hmget(&["body", "generation"])).await;
+        let answer = line
+            .call()
+            .await?
+            .ask(redis::cmd("HGETALL").arg(&self.names.record))
+            .await;
         looked();
         let foreign = || StoreError::unusable("what is kept is no record: the hash is not as this library writes it");
-        match from_redis_value(answer?).map_err(|_| foreign())? {
-            (None::<Vec<u8>>, None::<u64>) => Ok(None),
-            (Some(body), Some(generation)) => {
-                let record = self.envelope.read(&body)?;
-                if record.generation() != generation {
-                    return Err(foreign());
-                }
-                Ok(Some(record))
-            }
-            _ => Err(foreign()),
+        let kept: HashMap<String, Vec<u8>> = from_redis_value(answer?).map_err(|_| foreign())?;
+        if kept.is_empty() {
+            return Ok(None);
         }
+        let record = self.envelope.read(kept.get("body").ok_or_else(foreign)?)?;
+        // Somebody put the one in the place of the other.
+        let fits = kept.get("generation").map(Vec::as_slice) == Some(record.generation().to_string().as_bytes());
+        if fits { Ok(Some(record)) } else { Err(foreign()) }
     }
 
     async fn save(&self, record: &Record, expected: u64, lease: &Lease) -> Result<Saved, StoreError> {
@@ -156,16 +157,13 @@ impl RedisStore {
             [expected, record.generation(), lease.fence()].map(|number| number.to_string());
         let with = [&expected, &generation, &fence, &self.names.channel].map(|text| text.as_bytes());
         let with = [&with[..], &[&body]].concat();
-        let answer = self.line()?.run(&SAVE, &[&self.names.record], &with).await?;
-        Ok(if self.read(answer)? {
-            Saved::Kept
-        } else {
-            Saved::Overtaken
-        })
+        let call = self.line()?.call().await?;
+        let answer = call.run(&SAVE, &[&self.names.record], &with).await?;
+        Ok(if read(answer)? { Saved::Kept } else { Saved::Overtaken })
     }
 
     async fn lease(&self, term: Duration) -> Result<Option<Lease>, StoreError> {
-        let line = self.line()?;
+        let call = self.line()?.call().await?;
         // An id, and no secret: nobody but who may write there can say it.
         let owner = format!("{:032x}", fastrand::u128(..));
         let lost: Vec<String> = self.lost().iter().cloned().collect();
@@ -178,43 +176,35 @@ impl RedisStore {
         let mut with = vec![owner.as_bytes(), term.as_bytes()];
         with.extend(lost.iter().map(|owner| owner.as_bytes()));
         let keys = [&self.names.lease, &self.names.fence, &self.names.record].map(String::as_str);
-        let answer = line.run(&LEASE, &keys, &with).await?;
+        let answer = call.run(&LEASE, &keys, &with).await?;
         asked.end();
-        let fence: Option<u64> = self.read(answer)?;
+        let fence: Option<u64> = read(answer)?;
         Ok(fence.map(|fence| Lease::new(fence).owned_by(owner)))
     }
 
     async fn renew(&self, lease: &Lease, term: Duration) -> Result<bool, StoreError> {
         let term = millis(term);
         let with = [lease.owner().as_bytes(), term.as_bytes()];
-        let answer = self.line()?.run(&RENEW, &[&self.names.lease], &with).await?;
-        self.read(answer)
+        let call = self.line()?.call().await?;
+        read(call.run(&RENEW, &[&self.names.lease], &with).await?)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         let with = [lease.owner().as_bytes()];
-        self.line()?.run(&RELEASE, &[&self.names.lease], &with).await?;
+        let call = self.line()?.call().await?;
+        call.run(&RELEASE, &[&self.names.lease], &with).await?;
         Ok(())
     }
 
     async fn watch(&self, seen: u64) -> Result<(), StoreError> {
         let line = self.line()?;
         let listen = || {
-            let listener = tokio::spawn(news::listen(line.clone(), self.hmget(&["generation"])));
+            let mut generation = redis::cmd("HMGET");
+            generation.arg(&self.names.record).arg("generation");
+            let listener = tokio::spawn(news::listen(line.clone(), generation));
             line.news.heard_by(listener.abort_handle());
         };
         line.news.other_than(seen, listen).await
-    }
-
-    fn hmget(&self, fields: &[&str]) -> Cmd {
-        let mut command = redis::cmd("HMGET");
-        command.arg(&self.names.record).arg(fields);
-        command
-    }
-
-    fn read<T: FromRedisValue>(&self, answer: Value) -> Result<T, StoreError> {
-        from_redis_value(answer)
-            .map_err(|_| StoreError::unavailable("a script was answered with something of another type"))
     }
 
     fn lost(&self) -> MutexGuard<'_, VecDeque<String>> {
@@ -288,6 +278,11 @@ impl Drop for RedisStore {
     }
 }
 
+fn read<T: FromRedisValue>(answer: Value) -> Result<T, StoreError> {
+    from_redis_value(answer)
+        .map_err(|_| StoreError::unavailable("a script was answered with something of another type"))
+}
+
 /// Milliseconds, at least one.
 fn millis(term: Duration) -> String {
     term.as_millis().max(1).to_string()
@@ -316,7 +311,7 @@ impl Names {
 
 // ===== impl Asked =====
 
-/// A lease that was asked for. A server that hangs does later what it was asked for, when nobody waits for it any more:
+/// A lease that is asked for. A server that hangs does later what it was asked for, when nobody waits for it any more:
 /// such a lease would stop the fleet for its term, so whoever asked takes it for free the next time.
 struct Asked<'a> {
     store: &'a RedisStore,
@@ -342,5 +337,5 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// How many names are remembered. While a server hangs, a lease is asked for a few times a minute.
+/// How many names are remembered. To a server that hangs no more than one or two go: it does not greet us any more.
 const LOST: usize = 16;

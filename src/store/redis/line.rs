@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::address::Address;
@@ -51,65 +53,24 @@ impl Line {
         }
     }
 
-    /// The answer to one command.
-    pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, StoreError> {
-        let asking = async {
-            let call = self.call().await?;
-            let answer = call.link.send(command).await;
-            call.end(answer)
-        };
-        self.in_time(asking).await
-    }
-
-    /// What a script answers, which the server is told in full only if it does not know it.
-    pub(super) async fn run(&self, script: &Script, keys: &[&str], with: &[&[u8]]) -> Result<Value, StoreError> {
-        let asking = async {
-            let call = self.call().await?;
-            let mut answer = call.link.send(&script.known(keys, with)).await;
-            if answer.as_ref().is_err_and(is_unknown_script) {
-                answer = call.link.send(&script.whole(keys, with)).await;
-            }
-            call.end(answer)
-        };
-        self.in_time(asking).await
-    }
-
-    /// A connection over which is heard what is published from now on. `generation` is asked what there is already. If the
-    /// server does not let us, those who wait for news are told.
-    pub(super) async fn subscribe(&self, generation: &Cmd) -> Result<Arc<Link>, StoreError> {
-        let asking = async {
-            let call = self.call().await?;
-            let link = call.link.clone();
-            let answer = link.hear(&self.news, generation).await;
-            let refused = answer.as_ref().is_err_and(refusal::is_answer);
-            call.end(answer).inspect_err(|error| {
-                if refused {
-                    self.news.is_now(None, Some(error.clone()));
-                }
-            })?;
-            Ok(link)
-        };
-        self.in_time(asking).await
-    }
-
-    async fn in_time<T>(&self, asking: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, asking).await {
-            Ok(answer) => answer,
-            Err(_) => Err(StoreError::unavailable(format!(
-                "the server at {} did not answer within {:?}",
-                self.at(),
-                self.timeout
-            ))),
-        }
-    }
-
-    async fn call(&self) -> Result<Call<'_>, StoreError> {
-        let link = self.link().await?;
+    /// Begins a call: there is a connection, and nothing was sent yet.
+    pub(super) async fn call(&self) -> Result<Call<'_>, StoreError> {
+        let until = Instant::now() + self.timeout;
+        let link = timeout_at(until, self.link()).await.map_err(|_| self.too_late())??;
         Ok(Call {
             line: self,
             link,
+            until,
             answered: false,
         })
+    }
+
+    fn too_late(&self) -> StoreError {
+        StoreError::unavailable(format!(
+            "the server at {} did not answer within {:?}",
+            self.at(),
+            self.timeout
+        ))
     }
 
     async fn link(&self) -> Result<Arc<Link>, StoreError> {
@@ -190,15 +151,49 @@ fn is_unknown_script(error: &RedisError) -> bool {
 
 // ===== impl Call =====
 
-/// One that waits for an answer. If it goes without one, for whatever reason, nobody else waits on that connection.
-struct Call<'a> {
+/// A call that has a connection. If it goes without its answer, for whatever reason, nobody else waits on that one.
+pub(super) struct Call<'a> {
     line: &'a Line,
     link: Arc<Link>,
+    until: Instant,
     answered: bool,
 }
 
 impl Call<'_> {
-    fn end(mut self, answer: RedisResult<Value>) -> Result<Value, StoreError> {
+    /// The answer to one command.
+    pub(super) async fn ask(self, command: &Cmd) -> Result<Value, StoreError> {
+        let answer = timeout_at(self.until, self.link.send(command)).await;
+        self.end(answer)
+    }
+
+    /// What a script answers, which the server is told in full only if it does not know it.
+    pub(super) async fn run(self, script: &Script, keys: &[&str], with: &[&[u8]]) -> Result<Value, StoreError> {
+        let asking = async {
+            match self.link.send(&script.known(keys, with)).await {
+                Err(error) if is_unknown_script(&error) => self.link.send(&script.whole(keys, with)).await,
+                answer => answer,
+            }
+        };
+        let answer = timeout_at(self.until, asking).await;
+        self.end(answer)
+    }
+
+    /// The connection, over which is heard now what is published. `generation` asks what there is already. If the server
+    /// does not let us, those who wait for news are told.
+    pub(super) async fn subscribe(self, generation: &Cmd) -> Result<Arc<Link>, StoreError> {
+        let (news, link) = (&self.line.news, self.link.clone());
+        let answer = timeout_at(self.until, link.hear(news, generation)).await;
+        let refused = matches!(&answer, Ok(Err(error)) if refusal::is_answer(error));
+        self.end(answer).inspect_err(|error| {
+            if refused {
+                news.is_now(None, Some(error.clone()));
+            }
+        })?;
+        Ok(link)
+    }
+
+    fn end(mut self, answer: Result<RedisResult<Value>, Elapsed>) -> Result<Value, StoreError> {
+        let answer = answer.map_err(|_| self.line.too_late())?;
         self.answered = !answer.as_ref().is_err_and(refusal::ends_connection);
         answer.map_err(|error| refusal::of(&error, &self.line.at()))
     }

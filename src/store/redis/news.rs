@@ -145,7 +145,9 @@ pub(super) async fn listen(line: Arc<Line>, generation: Cmd) {
     let _listening = Listening(news.clone());
     let mut pause = SHORTEST_PAUSE;
     loop {
-        if let Ok(link) = line.subscribe(&generation).await {
+        if let Ok(call) = line.call().await
+            && let Ok(link) = call.subscribe(&generation).await
+        {
             pause = SHORTEST_PAUSE;
             link.ended().await;
             news.is_now(None, None);

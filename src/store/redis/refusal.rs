@@ -19,11 +19,6 @@ pub(super) fn ends_connection(error: &RedisError) -> bool {
 
 /// What `at`, a host and a port, said to us.
 pub(super) fn of(error: &RedisError, at: &str) -> StoreError {
-    if error.kind() == ErrorKind::RESP3NotSupported {
-        return StoreError::unavailable(format!(
-            "the server at {at} is older than Redis 6: it does not know HELLO"
-        ));
-    }
     if !is_answer(error) {
         return broken(error, at);
     }
@@ -36,21 +31,23 @@ pub(super) fn of(error: &RedisError, at: &str) -> StoreError {
     }
 }
 
-/// The code, also where a script broke off: before version 7 the server says ERR then, and the code somewhere behind.
+/// The code. Of a script that was broken off the server may say ERR, and the code somewhere behind (before version 7) or
+/// in other words.
 fn code(error: &RedisError) -> &str {
     let code = error.code().unwrap_or_default();
     let detail = error.detail().unwrap_or_default();
-    let behind = || {
-        CODES
-            .iter()
-            .find(|code| detail.split([' ', '-']).any(|word| word == **code))
-    };
+    let mut words = detail.split([' ', '-']);
     match code {
-        "ERR" => behind().unwrap_or(&"ERR"),
+        "ERR" if NO_PERMISSION.iter().any(|said| detail.contains(said)) => "NOPERM",
+        "ERR" => words.find_map(known).unwrap_or("ERR"),
         // Nobody knows what else a stranger puts there.
         _ if code.len() <= 20 && code.bytes().all(|letter| letter.is_ascii_uppercase()) => code,
         _ => "an error without a code",
     }
+}
+
+fn known(word: &str) -> Option<&'static str> {
+    CODES.into_iter().find(|code| *code == word)
 }
 
 fn advice(error: &RedisError, code: &str) -> &'static str {
@@ -59,6 +56,7 @@ fn advice(error: &RedisError, code: &str) -> &'static str {
         "NOPERM" => ", the user may not do this; the documentation of `RedisStore` has the line for its ACL",
         "NOAUTH" => ", it asks for a password and the URL has none",
         "WRONGPASS" => ", the name or the password is wrong",
+        "NOPROTO" => TOO_OLD,
         "LOADING" => ", it is still loading its data",
         "READONLY" => ", it is a replica",
         "MASTERDOWN" => ", it is a replica without its primary",
@@ -72,10 +70,16 @@ fn advice(error: &RedisError, code: &str) -> &'static str {
         "BUSY" => ", a script has been running for too long",
         "ERR" if said("DB index is out of range") => ", it has no database of this number",
         "ERR" if said("max number of clients") => ", it has too many clients",
+        "ERR" if said("unknown command") && said("HELLO") => TOO_OLD,
         "ERR" if said("unknown command") => ", it does not know this command",
         _ => "",
     }
 }
+
+const TOO_OLD: &str = ", it does not speak the third version of its protocol, as Redis does from version 6 on";
+
+/// Version 7 of a script, and the client where it chose a database.
+const NO_PERMISSION: [&str; 2] = ["The user executing the script can't", "has no permissions"];
 
 const CODES: [&str; 10] = [
     "NOPERM",
@@ -92,6 +96,7 @@ const CODES: [&str; 10] = [
 
 fn broken(error: &RedisError, at: &str) -> StoreError {
     let what = match error.kind() {
+        ErrorKind::RESP3NotSupported => return StoreError::unavailable(format!("the server at {at} refused{TOO_OLD}")),
         ErrorKind::Io => "the connection broke",
         ErrorKind::Parse => "what answers does not speak the protocol of Redis",
         ErrorKind::AuthenticationFailed => "it refused the name or the password",
