@@ -9,7 +9,7 @@ use tower_token::RedisStore;
 use super::left_out::left_out;
 
 pub(crate) struct Redis {
-    child: Child,
+    server: Running,
     port: u16,
     arguments: Vec<String>,
     folder: tempfile::TempDir,
@@ -29,17 +29,18 @@ impl Redis {
         }
         let folder = tempfile::tempdir().unwrap();
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.into()).collect();
-        loop {
-            let port = free_port();
-            if let Some(child) = run(port, &arguments, folder.path()) {
+        // Somebody else may take a port that was free.
+        for port in (0..10).map(|_| free_port()) {
+            if let Some(server) = Running::start(port, &arguments, folder.path()) {
                 return Some(Self {
-                    child,
+                    server,
                     port,
                     arguments,
                     folder,
                 });
             }
         }
+        panic!("redis-server ends at once with {arguments:?}");
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -51,7 +52,7 @@ impl Redis {
     }
 
     pub(crate) fn store(&self, key: &str) -> RedisStore {
-        RedisStore::new(self.url(), key)
+        store_at(self.url(), key)
     }
 
     /// What the administrator says.
@@ -64,18 +65,26 @@ impl Redis {
             .unwrap()
     }
 
+    /// Publishes until somebody hears it.
+    pub(crate) async fn until_heard(&self, channel: &str, message: &str) {
+        let began = Instant::now();
+        while self.admin::<u64>(&["PUBLISH", channel, message]) == 0 {
+            assert!(began.elapsed() < PATIENCE, "nobody listens to {channel}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// kill -9.
     pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.server.end();
     }
 
     /// On the same port, empty.
     pub(crate) fn start_again(&mut self) {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
-            if let Some(child) = run(self.port, &self.arguments, self.folder.path()) {
-                self.child = child;
+            if let Some(server) = Running::start(self.port, &self.arguments, self.folder.path()) {
+                self.server = server;
                 return;
             }
         }
@@ -92,18 +101,15 @@ impl Redis {
 
     fn signal(&self, signal: &str) {
         let sent = Command::new("kill")
-            .args([signal, &self.child.id().to_string()])
+            .args([signal, &self.server.0.id().to_string()])
             .status();
         assert!(sent.unwrap().success());
     }
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // One that is stopped is killed as well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// As patient as a busy machine needs it.
+pub(crate) fn store_at(url: String, key: &str) -> RedisStore {
+    RedisStore::new(url, key).timeout(PATIENCE)
 }
 
 pub(crate) fn free_port() -> u16 {
@@ -111,43 +117,54 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// `None` if somebody else took the port meanwhile.
-fn run(port: u16, arguments: &[String], folder: &Path) -> Option<Child> {
-    let program = std::env::var_os("TOWER_TOKEN_REDIS").unwrap();
-    let mut child = Command::new(program)
-        .args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ])
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let began = Instant::now();
-    while began.elapsed() < PATIENCE {
-        if child.try_wait().unwrap().is_some() {
-            return None;
+struct Running(Child);
+
+impl Running {
+    /// `None` if it ends at once.
+    fn start(port: u16, arguments: &[String], folder: &Path) -> Option<Self> {
+        let program = std::env::var_os("TOWER_TOKEN_REDIS").unwrap();
+        let started = Command::new(program)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        let mut server = Self(started.unwrap());
+        let began = Instant::now();
+        while server.0.try_wait().unwrap().is_none() {
+            if server.answers(port) {
+                return Some(server);
+            }
+            assert!(began.elapsed() < PATIENCE, "redis-server does not answer");
+            std::thread::sleep(Duration::from_millis(5));
         }
-        if answers(port) {
-            return Some(child);
-        }
-        std::thread::sleep(Duration::from_millis(5));
+        None
     }
-    panic!("redis-server does not answer");
+
+    /// It, and not another one that has its port.
+    fn answers(&self, port: u16) -> bool {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
+        let info = client
+            .get_connection()
+            .and_then(|mut connection| redis::cmd("INFO").arg("server").query::<String>(&mut connection));
+        info.is_ok_and(|info| info.contains(&format!("process_id:{}\r", self.0.id())))
+    }
+
+    /// kill -9, which ends one that is stopped as well.
+    fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
-fn answers(port: u16) -> bool {
-    let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
-    let connected = client.get_connection();
-    connected.is_ok_and(|mut connection| redis::cmd("PING").exec(&mut connection).is_ok())
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
+/// A term that does not end within a test.
+pub(crate) const AGES: Duration = Duration::from_secs(3600);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
