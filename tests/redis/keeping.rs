@@ -1,8 +1,10 @@
 //! What is kept, and who may renew it.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tower_token::testkit::StoreSuite;
 use tower_token::{Lease, Saved, TokenStore};
 
 use super::server::{AGES, PATIENCE, Redis};
@@ -21,6 +23,19 @@ async fn what_is_saved_is_what_another_loads() {
     let loaded = there.load().await.unwrap().unwrap();
     assert_eq!(text(&loaded), text(&record(1, "a")));
     assert!(redis.store("another").load().await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_keeps_every_rule() {
+    let Some(redis) = Redis::start() else { return };
+    let redis = Arc::new(redis);
+    let (keeping, spoiling) = (redis.clone(), redis.clone());
+    let suite = StoreSuite::new(move |place| ready(keeping.store(&place)));
+    let suite = suite.spoiled_by(move |place| {
+        spoiling.admin::<()>(&["HSET", &format!("{{{place}}}:record"), "body", "{"]);
+        ready(())
+    });
+    suite.run().await.unwrap();
 }
 
 #[tokio::test]

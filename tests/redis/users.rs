@@ -1,6 +1,10 @@
 //! A user who may do what the documentation says, and no more.
 
+use std::future::ready;
+use std::sync::Arc;
+
 use tokio::time::timeout;
+use tower_token::testkit::StoreSuite;
 use tower_token::{Lease, StoreError, TokenStore};
 
 use super::server::{AGES, PATIENCE, Redis, store_at};
@@ -14,6 +18,27 @@ async fn the_documented_user_suffices() {
     // And has nothing else.
     let error = everything(&redis, "tt:other").await.unwrap_err();
     assert!(error.to_string().contains("NOPERM"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_of_each_key_keeps_every_rule() {
+    let Some(redis) = Redis::start() else { return };
+    let redis = Arc::new(redis);
+    let (of_users, spoiling) = (redis.clone(), redis.clone());
+    let suite = StoreSuite::new(move |place| {
+        let line = documented()
+            .join(" ")
+            .replace("tt:my-app", &place)
+            .replace("tower-token", &place);
+        of_users.admin::<()>(&line.split(' ').collect::<Vec<_>>());
+        let url = format!("redis://{place}:password@127.0.0.1:{}", of_users.port());
+        ready(store_at(url, &place))
+    });
+    let suite = suite.spoiled_by(move |place| {
+        spoiling.admin::<()>(&["HSET", &format!("{{{place}}}:record"), "body", "{"]);
+        ready(())
+    });
+    suite.run().await.unwrap();
 }
 
 #[tokio::test]
