@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tower_token::TokensBuilder;
-use tower_token::config::{Injection, Refusal, TokenConfig};
+use tower_token::config::{Injection, Refusal, Source, Store, TokenConfig};
 
 use crate::admin::Kept;
 use crate::file::{Document, Faults};
@@ -52,6 +52,7 @@ impl Checked {
                 Err(error) => faults.found(&error),
             }
         }
+        places(&document.tokens, &mut faults);
         let mut routes = Vec::new();
         for (index, config) in document.routes.iter().enumerate() {
             let at = format!("routes[{index}]");
@@ -128,6 +129,37 @@ fn landing(config: &TokenConfig) -> Duration {
 }
 
 const LAST_SAVE: Duration = Duration::from_secs(5);
+
+/// A store keeps one token: with a second one in its place, requests of the one would go out with the other.
+fn places(tokens: &BTreeMap<String, TokenConfig>, faults: &mut Faults) {
+    let mut taken = BTreeMap::new();
+    for (name, config) in tokens {
+        let Some(store) = &config.store else { continue };
+        if let Some(other) = taken.insert(place(store), name) {
+            let advice = format!("is the place of tokens.{other}, and there is room for one; write another");
+            faults.add(&format!("tokens.{name}.store"), advice);
+        }
+    }
+}
+
+/// By what the document calls it. Nothing of it is printed.
+fn place(store: &Store) -> (&'static str, PathBuf, String) {
+    match store {
+        // Without the dots in it.
+        Store::File(file) => (
+            "file",
+            Path::new(".").join(&file.path).components().collect(),
+            String::new(),
+        ),
+        Store::Redis(redis) => match &redis.url {
+            Source::Literal(url) => ("redis", PathBuf::from(url.expose()), redis.key.clone()),
+            Source::Env(name) => ("redis of a variable", PathBuf::from(name), redis.key.clone()),
+            Source::File(path) => ("redis of a file", path.clone(), redis.key.clone()),
+            _ => ("redis of something else", PathBuf::new(), redis.key.clone()),
+        },
+        _ => ("something else", PathBuf::new(), String::new()),
+    }
+}
 
 fn address(path: &str, written: &str, allow_remote: bool, faults: &mut Faults) -> Option<SocketAddr> {
     let Ok(address) = written.parse::<SocketAddr>() else {

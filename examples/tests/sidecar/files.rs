@@ -68,6 +68,16 @@ fn a_wrong_file_is_told_by_the_path_of_what_is_wrong() {
             "tokens.cc.inject",
         ),
         ("/tokens/cc/refuse", json!({ "status": [] }), "tokens.cc.refuse"),
+        (
+            "/tokens/cc/store",
+            json!({ "file": { "path": "no-such-folder/token.json" } }),
+            "tokens.cc.store.file.path",
+        ),
+        (
+            "/tokens/cc/store",
+            json!({ "redis": { "url": format!("redis://:{CANARY}@127.0.0.1:9/0"), "key": "k", "lease": "34s" } }),
+            "tokens.cc.store.redis.lease",
+        ),
         ("/routes", json!({}), "routes"),
         ("/routes/0/token", json!("dd"), "routes[0].token"),
         ("/routes/0/token", Value::Null, "routes[0].token"),
@@ -108,6 +118,37 @@ fn a_wrong_file_is_told_by_the_path_of_what_is_wrong() {
         assert!(
             !said.contains(CANARY) && !said.contains("panicked"),
             "{pointer} {value}: {said}"
+        );
+    }
+}
+
+/// Else requests of the one would go out with the token of the other.
+#[test]
+fn two_tokens_in_one_place_are_a_fault() {
+    let redis = |url: &str, key: &str| json!({ "redis": { "url": url, "key": key } });
+    let file = |path: &str| json!({ "file": { "path": path } });
+    let url = format!("redis://:{CANARY}@127.0.0.1:9/0");
+    for (one, other, is_right) in [
+        (file("token.json"), file("./token.json"), false),
+        (redis(&url, "k"), redis(&url, "k"), false),
+        (file("token.json"), file("tokens.json"), true),
+        (redis(&url, "k"), redis(&url, "l"), true),
+        (redis(&url, "k"), redis("redis://127.0.0.1:9/1", "k"), true),
+        (redis(&url, "k"), file("k"), true),
+    ] {
+        let mut document = right();
+        document["tokens"]["dd"] = document["tokens"]["cc"].clone();
+        document["tokens"]["cc"]["store"] = one.clone();
+        document["tokens"]["dd"]["store"] = other.clone();
+        // So that a right one ends too.
+        document["listen"] = json!("nowhere");
+        let output = run("sidecar", &[written(&document.to_string()).to_str().unwrap()]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let fault = "invalid configuration: tokens.dd.store: is the place of tokens.cc";
+        assert_eq!(said.contains(fault), !is_right, "{one} {other}: {said}");
+        assert!(
+            said.contains("configuration: listen") && !said.contains(CANARY),
+            "{said}"
         );
     }
 }
