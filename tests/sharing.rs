@@ -1,5 +1,6 @@
 //! Processes that share a store are one client of the issuer, whatever becomes of each of them.
 #![cfg(feature = "testkit")]
+#![allow(clippy::unwrap_used)]
 
 #[path = "sharing/accidents.rs"]
 mod accidents;
