@@ -70,7 +70,7 @@ async fn t25_a_suspend_in_mid_exchange_counts_in_the_window_and_nothing_is_prese
     assert_eq!(scene.issuer.counted(), (2, 0));
 }
 
-/// steipete/gogcli#373
+/// gogcli#373
 #[tokio::test(start_paused = true)]
 async fn t27_after_a_failed_save_the_save_is_tried_again_and_the_credential_is_not_spent_meanwhile() {
     let scene = Scene::new();
@@ -113,7 +113,7 @@ async fn t30_whoever_waited_for_the_lease_reads_again_and_makes_no_token_call() 
     assert_eq!(adopted, 1);
 }
 
-/// NousResearch/hermes-agent#94846
+/// hermes-agent#94846
 #[tokio::test(start_paused = true)]
 async fn t31_the_verdict_on_a_stale_copy_wipes_nothing_and_what_the_winner_has_is_adopted() {
     let scene = Scene::new();
@@ -141,7 +141,7 @@ async fn t31_the_verdict_on_a_stale_copy_wipes_nothing_and_what_the_winner_has_i
     assert!(!loser.tokens.status().undurable);
 }
 
-/// oauth2-proxy/oauth2-proxy#3456
+/// oauth2-proxy#3456
 #[tokio::test(start_paused = true)]
 async fn t32_a_lease_lasts_as_long_as_the_exchange_under_it_however_long_that_takes() {
     let scene = Scene::new();
@@ -166,7 +166,7 @@ async fn t32_a_lease_lasts_as_long_as_the_exchange_under_it_however_long_that_ta
     assert_eq!(scene.issuer.counted(), (2, 1));
 }
 
-/// neondatabase/neon#233
+/// neon#233
 #[tokio::test(start_paused = true)]
 async fn t33_who_lost_its_lease_does_not_give_back_that_of_another() {
     let scene = Scene::new();
@@ -198,7 +198,7 @@ async fn t33_who_lost_its_lease_does_not_give_back_that_of_another() {
     assert!(scene.never_went_back());
 }
 
-/// geelen/mcp-remote#351
+/// mcp-remote#351
 #[tokio::test(start_paused = true)]
 async fn t35_five_that_wake_from_two_days_of_sleep_are_one_exchange_and_four_adoptions() {
     let scene = Scene::new();
@@ -217,7 +217,7 @@ async fn t35_five_that_wake_from_two_days_of_sleep_are_one_exchange_and_four_ado
     assert_eq!((scene.issuer.counted(), adopted - adopted_before), ((2, 0), 4));
 }
 
-/// neondatabase/neon#233
+/// neon#233
 #[tokio::test(start_paused = true)]
 async fn t36_with_the_lock_down_what_may_be_asked_for_at_any_time_is_and_what_is_spent_by_it_is_not() {
     for (if_lost, goes_on) in [(IfLost::Idempotent, true), (IfLost::ReplayOnce, false)] {
