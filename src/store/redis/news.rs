@@ -173,3 +173,80 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Before somebody is told once more of what they looked at.
 const REST: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn published(news: &News, message: &str) {
+        let data = [news.channel(), message].map(|text| Value::BulkString(text.into()));
+        let (kind, data) = (PushKind::Message, data.into());
+        news.hear(&PushInfo { kind, data });
+    }
+
+    async fn is_other(news: &News, seen: u64) -> bool {
+        let waiting = tokio::time::timeout(Duration::from_secs(60), news.other_than(seen, || {}));
+        waiting.await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_published_meanwhile_stands_above_what_was_found() {
+        let news = News::of("news");
+        let times = news.times();
+        published(&news, "7");
+        news.was(6, times);
+        assert!(is_other(&news, 6).await && !is_other(&news, 7).await);
+        news.was(8, news.times());
+        assert!(is_other(&news, 7).await && !is_other(&news, 8).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_looked_is_told_again_but_not_without_rest() {
+        let news = News::of("news");
+        published(&news, "7");
+        let began = Instant::now();
+        assert!(is_other(&news, 6).await);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        // Who began to look before it was published may not have seen it.
+        let looked = news.look();
+        published(&news, "8");
+        looked();
+        assert!(is_other(&news, 6).await);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        news.look()();
+        for _ in 0..3 {
+            assert!(is_other(&news, 6).await);
+        }
+        assert_eq!(began.elapsed(), 3 * REST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_number_or_another_channels_is_no_news() {
+        let news = News::of("news");
+        published(&news, "7");
+        published(&news, "a stranger's");
+        for (kind, channel) in [(PushKind::Message, "other"), (PushKind::Subscribe, "news")] {
+            let data = vec![Value::BulkString(channel.into()), Value::Int(8)];
+            news.hear(&PushInfo { kind, data });
+        }
+        assert!(is_other(&news, 6).await && !is_other(&news, 7).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_sees_to_it_that_somebody_listens() {
+        let news = Arc::new(News::of("news"));
+        let asked = AtomicU64::new(0);
+        let ask = || {
+            asked.fetch_add(1, Ordering::Relaxed);
+        };
+        let _ = tokio::time::timeout(REST, news.other_than(0, ask)).await;
+        let _ = tokio::time::timeout(REST, news.other_than(0, ask)).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        drop(Listening(news.clone()));
+        let _ = tokio::time::timeout(REST, news.other_than(0, ask)).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+}
