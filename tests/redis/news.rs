@@ -102,16 +102,9 @@ async fn a_store_that_is_dropped_leaves_nothing_behind() {
     let store = redis.store("tt");
     save(&store, 1).await;
     heard(&store, 0).await.unwrap();
-    let clients = || redis.admin::<String>(&["CLIENT", "LIST"]).lines().count();
-    assert_eq!(clients(), 2, "one connection, and the administrator's");
+    assert_eq!(redis.clients(), 2, "one connection, and the administrator's");
     drop(store);
-    timeout(PATIENCE, async {
-        while clients() > 1 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .unwrap();
+    redis.until_alone().await;
 }
 
 async fn save(store: &RedisStore, generation: u64) {

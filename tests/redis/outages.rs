@@ -50,7 +50,9 @@ async fn a_server_that_hangs_costs_each_call_its_timeout_and_no_lease() {
     let Some(redis) = Redis::start() else { return };
     let stores: Vec<_> = (0..3).map(|_| redis.store("tt").timeout(BRIEFLY)).collect();
     for store in &stores {
-        steady(|| store.load()).await;
+        // All are connected, and the server knows the script.
+        let lease = steady(|| store.lease(AGES)).await.expect("nobody else has it");
+        steady(|| store.release(&lease)).await;
     }
     redis.pause();
     for store in &stores {

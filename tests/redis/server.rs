@@ -74,6 +74,20 @@ impl Redis {
         }
     }
 
+    /// How many connections there are, the administrator's among them.
+    pub(crate) fn clients(&self) -> usize {
+        self.admin::<String>(&["CLIENT", "LIST"]).lines().count()
+    }
+
+    /// Until the administrator's is the only connection.
+    pub(crate) async fn until_alone(&self) {
+        let began = Instant::now();
+        while self.clients() > 1 {
+            assert!(began.elapsed() < PATIENCE, "somebody stays connected");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// kill -9.
     pub(crate) fn kill(&mut self) {
         self.server.end();
