@@ -53,7 +53,7 @@ use crate::token::Secret;
 ///     +eval +evalsha +hgetall +hmget +hset +exists +get +set +del +incr +pexpire +publish +subscribe
 /// ```
 ///
-/// on one line; for another database than 0 also `+select`.
+/// on one line; for another database than 0 also `+select`. Channels (`&`) can be given since version 6.2.
 pub struct RedisStore {
     address: Result<Address, &'static str>,
     key: String,
