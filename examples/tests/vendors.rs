@@ -15,6 +15,8 @@ mod faults;
 mod herd;
 #[path = "vendors/idle.rs"]
 mod idle;
+#[path = "vendors/kept.rs"]
+mod kept;
 #[path = "sidecar/program.rs"]
 #[allow(dead_code)]
 mod program;

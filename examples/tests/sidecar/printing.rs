@@ -96,3 +96,21 @@ async fn keys_that_a_provider_keeps_are_printed_for_aws() {
     });
     assert_eq!(keys, expected);
 }
+
+/// A refresh token that is good for one use does for any number of runs. The store lies beside the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_in_a_store_is_fetched_once() {
+    let login = Login::new().await;
+    let mut user = login.user();
+    user["store"] = json!({ "file": { "path": "token.json" } });
+    let file = written(&json!({ "tokens": { "user": user } }).to_string());
+    let outputs = [(); 3].map(|()| run("print_token", &[file.to_str().unwrap(), "user"]));
+    for output in &outputs {
+        assert!(
+            output.status.success() && output.stdout == outputs[0].stdout,
+            "{output:?}"
+        );
+    }
+    assert_eq!(login.requests(), 1);
+    assert!(file.with_file_name("token.json").is_file());
+}
