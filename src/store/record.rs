@@ -50,6 +50,8 @@ pub(crate) struct Intent {
     /// When it was last presented.
     pub(crate) last: SystemTime,
     pub(crate) times: u32,
+    /// The issuer said no.
+    pub(crate) refused: bool,
 }
 
 impl Record {
@@ -145,6 +147,7 @@ impl Intent {
             "since_ms": millis(self.since),
             "last_ms": millis(self.last),
             "times": self.times,
+            "refused": self.refused,
         })
     }
 
@@ -154,6 +157,7 @@ impl Intent {
             since: fields.required("since_ms", time)?,
             last: fields.required("last_ms", time)?,
             times: fields.required("times", |times| u32::try_from(times.as_u64()?).ok())?,
+            refused: fields.optional("refused", Value::as_bool)?.unwrap_or(false),
         })
     }
 }
@@ -280,6 +284,7 @@ pub(super) mod tests {
                 since: now,
                 last: now + Duration::from_secs(1),
                 times: 2,
+                refused: false,
             }),
         }
     }

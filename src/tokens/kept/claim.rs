@@ -137,6 +137,7 @@ impl Kept {
         let began = known
             .intent
             .as_ref()
+            .filter(|intent| !intent.refused)
             .map(|intent| Wall::of(intent.last).after(self.term));
         let outlives = began.map_or(Duration::ZERO, |until| engine.now().until(until));
         book.settles = Some(Instant::now() + SETTLE.max(outlives.min(self.term)));

@@ -65,6 +65,15 @@ impl Permit {
             return Ok(0);
         };
         let (now, since) = (engine.now(), Wall::of(intent.since));
+        let ago = |pause| Wall::of(intent.last).until(now) >= pause || kept.has_stood(intent, pause);
+        if intent.refused {
+            // As long as whoever asked for it would wait.
+            let (pause, _) = engine.policy.pauses.verdict;
+            return match flight.cause == Cause::Requested || ago(pause) {
+                true => Ok(intent.times),
+                false => Err(FetchError::terminal(REFUSED)),
+            };
+        }
         let again = match engine.provider.if_lost() {
             // Somebody wants it in spite of that.
             _ if flight.cause == Cause::Requested => true,
@@ -72,10 +81,7 @@ impl Permit {
             // By a clock that was set back, nobody knows how long it is ago.
             IfLost::ReplayWithin(_) if now.until(since) > CLOCKS_AGREE => false,
             IfLost::ReplayWithin(limit) => intent.times < 2 && since.until(now) < limit,
-            IfLost::ReplayOnce => {
-                let a_minute_ago = Wall::of(intent.last).until(now) >= MINUTE;
-                intent.times < 2 || a_minute_ago || kept.has_stood(intent)
-            }
+            IfLost::ReplayOnce => intent.times < 2 || ago(MINUTE),
             IfLost::Idempotent => true,
         };
         match again {
@@ -105,6 +111,7 @@ impl Permit {
             last: now,
             times: before.as_ref().map_or(0, |before| before.times).saturating_add(1),
             of,
+            refused: false,
         };
         self.base.intent = Some(noted.clone());
         let unsent = Unsent { noted, before };
@@ -164,7 +171,12 @@ impl Permit {
         }
         // What became of a lost one is open, for whoever comes next as well.
         if let Some(unsent) = self.noted.take().filter(|_| !error.is_lost()) {
-            self.base.intent = None;
+            let refused = error.class() == Class::Terminal;
+            self.base.intent = Some(unsent.noted.clone()).filter(|_| refused);
+            if let Some(intent) = &mut self.base.intent {
+                // Whoever comes next need not hear it again.
+                intent.refused = true;
+            }
             if !matches!(self.note(kept, engine).await, Ok(Saved::Kept)) {
                 kept.book().unsent = Some(Unsent { before: None, ..unsent });
             }
@@ -193,11 +205,11 @@ impl Permit {
 }
 
 impl Kept {
-    /// Whether we have seen this very intent for a minute. A clock that was set back knows of no minute that has passed.
-    fn has_stood(&self, intent: &Intent) -> bool {
+    /// Whether we have seen this very intent for so long. A clock that was set back does not know that time has passed.
+    fn has_stood(&self, intent: &Intent, pause: Duration) -> bool {
         let mut book = self.book();
         match &book.stands {
-            Some((seen, since)) if seen == intent => since.elapsed() >= MINUTE,
+            Some((seen, since)) if seen == intent => since.elapsed() >= pause,
             _ => {
                 book.stands = Some((intent.clone(), Instant::now()));
                 false
@@ -223,6 +235,8 @@ fn whole_millis(time: SystemTime) -> SystemTime {
 
 const BEGUN: &str = "the credential was being presented by a process that left no word of what became of it, \
                      and the provider's policy presents none again that may be spent";
+const REFUSED: &str = "the issuer has said no to this credential, and it is presented to it again after a pause, \
+                       or when somebody asks for that";
 const MINUTE: Duration = Duration::from_secs(60);
 /// Clocks of machines that share a store differ by less.
 const CLOCKS_AGREE: Duration = Duration::from_secs(5);

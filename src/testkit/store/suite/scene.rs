@@ -254,6 +254,7 @@ pub(super) fn intent(times: u32) -> Intent {
         since,
         last: since + Duration::from_millis(1001),
         times,
+        refused: false,
     }
 }
 
