@@ -95,7 +95,7 @@ impl Permit {
         let Some(kept) = &engine.kept else { return Ok(()) };
         let Some(held) = &self.held else { return Ok(()) };
         if held.is_over() {
-            return Err(withheld(StoreError::unavailable("the lease ended before it was used")));
+            return Err(withheld(StoreError::unavailable(OVER)));
         }
         if let Some(until) = &held.until {
             flight.budget.until(until.clone());
@@ -118,7 +118,11 @@ impl Permit {
         match self.note(kept, engine).await {
             Ok(Saved::Kept) => {
                 self.noted = Some(unsent);
-                Ok(())
+                match self.held.as_ref().is_some_and(Held::is_over) {
+                    // Stopped in the middle of it.
+                    true => Err(withheld(StoreError::unavailable(OVER))),
+                    false => Ok(()),
+                }
             }
             Err(_) if kept.alone => Ok(()),
             Err(error) => {
@@ -233,6 +237,7 @@ fn whole_millis(time: SystemTime) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+const OVER: &str = "the lease ended before it was used";
 const BEGUN: &str = "the credential was being presented by a process that left no word of what became of it, \
                      and the provider's policy presents none again that may be spent";
 const REFUSED: &str = "the issuer has said no to this credential, and it is presented to it again after a pause, \
