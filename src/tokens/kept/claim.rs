@@ -58,15 +58,24 @@ impl Kept {
             // What only we know has to be saved before anything else is begun.
             return self.saved_at_last().await.map(|()| Turn::NotYet);
         }
+        if self.settles() {
+            // Without the lease: whoever knows something newer needs it.
+            let seen = self.read(engine).await?;
+            return Ok(match self.look_at(engine, seen).0 {
+                true => Turn::Over,
+                false => Turn::NotYet,
+            });
+        }
         // Asked for first, so that what is read is read under it.
         let gives_up = Instant::now() + self.patience;
         let held = self.lease(engine).await;
-        // A store that is read-only has a token all the same. One that hangs is waited for once.
-        let seen = timeout_at(gives_up.max(Instant::now() + LEAST), self.read(engine)).await;
-        let seen = match (&held, seen) {
-            (Err(error), Err(_) | Ok(Err(_))) => return Err(error.clone()),
-            (_, Ok(seen)) => seen?,
-            (Ok(_), Err(_)) => return Err(StoreError::unavailable("the store hands out leases and cannot be read")),
+        let seen = match &held {
+            Ok(_) => self.read(engine).await?,
+            // A store that is read-only has a token all the same. One that hangs is waited for once.
+            Err(error) => match timeout_at(gives_up.max(Instant::now() + LEAST), self.read(engine)).await {
+                Ok(Ok(seen)) => seen,
+                Err(_) | Ok(Err(_)) => return Err(error.clone()),
+            },
         };
         let begins = !self.book().settled;
         let (found, stored) = self.look_at(engine, seen);
@@ -79,20 +88,19 @@ impl Kept {
             }
             return Ok(Turn::Over);
         }
-        let held = held?;
-        let settles = self.book().settles.filter(|settles| *settles > Instant::now());
-        match (held, settles) {
-            (Some(held), None) => Ok(Turn::Ours(Box::new(Permit::under(self, held, stored)))),
-            (None, None) => Ok(Turn::NotYet),
-            (held, Some(settles)) => {
-                // Whoever knows something newer needs it.
-                if let Some(held) = held {
-                    held.release(self.patience).await;
-                }
-                sleep_until(settles).await;
+        match held? {
+            Some(held) if self.settles() => {
+                held.release(self.patience).await;
                 Ok(Turn::NotYet)
             }
+            Some(held) => Ok(Turn::Ours(Box::new(Permit::under(self, held, stored)))),
+            None => Ok(Turn::NotYet),
         }
+    }
+
+    /// Whether something newer than what is there may still be put back.
+    fn settles(&self) -> bool {
+        self.book().settles.is_some_and(|settles| settles > Instant::now())
     }
 
     /// Takes in what is newer than what we have, puts back what is missing. Says whether there is a new state of
