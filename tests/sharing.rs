@@ -4,6 +4,16 @@
 
 #[path = "sharing/accidents.rs"]
 mod accidents;
+#[path = "sharing/changes.rs"]
+mod changes;
+#[path = "sharing/history.rs"]
+mod history;
+#[path = "sharing/leases.rs"]
+mod leases;
+#[path = "sharing/lost.rs"]
+mod lost;
+#[path = "sharing/outages.rs"]
+mod outages;
 #[path = "sharing/repairs.rs"]
 mod repairs;
 #[path = "sharing/scene.rs"]

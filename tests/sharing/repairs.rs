@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 use tower_token::testkit::StoreCall;
 use tower_token::{Clock, IfLost, State};
 
-use crate::scene::{Fault, Grant, LIFE, MINUTE, SECOND, Scene, credential, family};
+use crate::scene::{Awaits, Fault, Grant, LIFE, MINUTE, SECOND, Scene, credential, family};
 
 #[tokio::test(start_paused = true)]
 async fn a_sign_out_is_not_missed_by_who_was_putting_back_what_the_store_had_lost() {
@@ -168,7 +168,7 @@ async fn a_window_that_began_in_the_future_is_not_open() {
     let victim = scene.process_with(grant(), |builder| builder.clock(clock.clone()));
     scene.in_slow_motion(&victim);
     let _caller = victim.asks();
-    crate::scene::Awaits::Answer.reached().await;
+    Awaits::Answer.reached().await;
     victim.kill();
     sleep(10 * MINUTE).await;
     clock.step(-3_600);
@@ -191,4 +191,55 @@ async fn a_presentation_in_the_future_does_not_hold_up_the_fleet_for_longer_than
     assert!(heir.tokens.get().await.unwrap_err().is_reauth_required());
     sleep(MINUTE + 2 * SECOND).await;
     assert_eq!(heir.secret().await, "test-access-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_leaves_the_lease_behind_before_the_request_goes_out_keeps_it_back() {
+    for stage in [Awaits::Lease, Awaits::Load, Awaits::Intent] {
+        let scene = Scene::new();
+        let clock = Clock::of_tokio();
+        let process = scene.process_with(scene.grant(), |builder| builder.clock(clock.clone()));
+        scene.in_slow_motion(&process);
+        let caller = process.asks();
+        stage.reached().await;
+        // Suspended, as the clock has it that sees that.
+        clock.step(60);
+        assert!(caller.await.unwrap().is_err(), "{stage:?}");
+        assert_eq!(scene.issuer.exchanges(), 0, "{stage:?}");
+        sleep(2 * SECOND).await;
+        assert_eq!(process.secret().await, "test-access-1", "{stage:?}");
+        assert_eq!(scene.issuer.counted(), (1, 0), "{stage:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_lost_store_settles_a_shutdown_ends_and_what_is_put_back_is_adopted() {
+    for is_shut_down in [true, false] {
+        let scene = Scene::new();
+        scene.issuer.grants_grace();
+        let (one, other) = (scene.process(), scene.process());
+        one.secret().await;
+        other.secret().await;
+        scene.issuer.arrives_after(20 * SECOND);
+        let tokens = one.tokens.clone();
+        let renewing = tokio::spawn(async move { tokens.refresh().await });
+        // The other one has seen what is being presented.
+        sleep(5 * SECOND).await;
+        scene.store.lose();
+        sleep(2 * SECOND).await;
+        let tokens = other.tokens.clone();
+        let waiting = tokio::spawn(async move { tokens.refresh().await });
+        sleep(SECOND).await;
+        let began = Instant::now();
+        if is_shut_down {
+            other.tokens.shutdown().await;
+            assert!(began.elapsed() <= 6 * SECOND, "{:?}", began.elapsed());
+            assert!(waiting.await.unwrap().is_err());
+        } else {
+            assert_eq!(waiting.await.unwrap().unwrap().secret(), "test-access-2");
+            assert!(began.elapsed() <= 15 * SECOND, "{:?}", began.elapsed());
+        }
+        assert_eq!(renewing.await.unwrap().unwrap().secret(), "test-access-2");
+        assert_eq!(scene.issuer.counted(), (2, 0));
+    }
 }

@@ -64,6 +64,8 @@ pub(crate) struct Issuer {
     state: Mutex<State>,
     exchanges: AtomicUsize,
     presented_again: AtomicUsize,
+    in_the_air: AtomicUsize,
+    most_in_the_air: AtomicUsize,
     on_its_way: AtomicU64,
     latency: AtomicU64,
 }
@@ -77,6 +79,9 @@ struct State {
     grace: u64,
     faults: Vec<Fault>,
     presented: Vec<(u64, Instant)>,
+    issued: HashMap<u64, Instant>,
+    /// It has no memory of what was spent: it says no, and revokes nothing.
+    is_lenient: bool,
 }
 
 /// Each sign-in begins a family: its refresh tokens have the numbers from here on.
@@ -123,8 +128,41 @@ impl Issuer {
         self.state.lock().unwrap().faults.extend(faults);
     }
 
+    /// What was to go wrong with it does not any more.
+    pub(crate) fn heals(&self) {
+        self.state.lock().unwrap().faults.clear();
+    }
+
     pub(crate) fn grants_grace(&self) {
         self.state.lock().unwrap().grace = 1;
+    }
+
+    /// Says no to what was spent, and leaves the session alone.
+    pub(crate) fn is_lenient(&self) {
+        self.state.lock().unwrap().is_lenient = true;
+    }
+
+    /// How many exchanges there were at the same time, at most.
+    pub(crate) fn most_in_the_air(&self) -> usize {
+        self.most_in_the_air.load(Ordering::SeqCst)
+    }
+
+    /// Whether an access token of its own lives.
+    pub(crate) fn is_alive(&self, secret: &str) -> bool {
+        let number = secret.rsplit('-').next().unwrap().parse::<u64>().unwrap();
+        self.state.lock().unwrap().issued[&number].elapsed() < LIFE
+    }
+
+    fn departs(&self) -> impl Drop + use<'_> {
+        struct Aloft<'a>(&'a Issuer);
+        impl Drop for Aloft<'_> {
+            fn drop(&mut self) {
+                self.0.in_the_air.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        let aloft = self.in_the_air.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_in_the_air.fetch_max(aloft, Ordering::SeqCst);
+        Aloft(self)
     }
 
     pub(crate) fn is_revoked(&self) -> bool {
@@ -144,6 +182,9 @@ impl Issuer {
         if presented < good {
             self.presented_again.fetch_add(1, Ordering::SeqCst);
         }
+        if presented + state.grace < good && state.is_lenient {
+            return Err(FetchError::terminal("the issuer does not know it").code("invalid_grant"));
+        }
         if presented + state.grace < good {
             state.revoked.insert(family);
         }
@@ -151,6 +192,7 @@ impl Issuer {
             return Err(FetchError::terminal("the issuer says no").code("invalid_grant"));
         }
         state.good.insert(family, presented + 1);
+        state.issued.insert(presented + 1, Instant::now());
         Ok(presented + 1)
     }
 }
@@ -162,6 +204,9 @@ pub(crate) struct Grant {
     pub(crate) owner: &'static str,
     pub(crate) if_lost: IfLost,
     pub(crate) wire: Wire,
+    /// How many exchanges one fetch may be made of.
+    pub(crate) exchanges: u32,
+    pub(crate) initial: Option<Token>,
 }
 
 /// A process's way to its issuer: cut off, nothing passes in either direction.
@@ -192,6 +237,7 @@ impl TokenProvider for Grant {
         let presented = context.credential().map_or(self.seed, number);
         self.wire.passes().await;
         self.issuer.exchanges.fetch_add(1, Ordering::SeqCst);
+        let _aloft = self.issuer.departs();
         let fault = {
             let mut state = self.issuer.state.lock().unwrap();
             (!state.faults.is_empty()).then(|| state.faults.remove(0))
@@ -222,6 +268,14 @@ impl TokenProvider for Grant {
 
     fn if_lost(&self) -> IfLost {
         self.if_lost
+    }
+
+    fn exchanges(&self) -> u32 {
+        self.exchanges
+    }
+
+    fn initial(&self, _now: std::time::SystemTime) -> Option<Token> {
+        self.initial.clone()
     }
 
     fn owner(&self) -> String {
@@ -256,6 +310,8 @@ impl Scene {
             owner: "the issuer, a client",
             if_lost: IfLost::ReplayOnce,
             wire: Wire::default(),
+            exchanges: 1,
+            initial: None,
         }
     }
 
@@ -341,6 +397,7 @@ pub(crate) struct Told(Arc<Mutex<Vec<String>>>);
 impl Told {
     fn note(&self, event: &Event) {
         let name = format!("{event:?}");
+        assert!(!name.contains("test-"), "a secret in {name}");
         let name = name.split([' ', '{', '(']).next().unwrap().to_owned();
         self.0.lock().unwrap().push(name);
     }
