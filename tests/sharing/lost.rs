@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 use tower_token::testkit::StoreCall;
 use tower_token::{IfLost, StoreError, StorePolicy};
 
-use crate::scene::{Fault, Grant, MINUTE, Process, SECOND, Scene};
+use crate::scene::{Fault, Grant, LIFE, MINUTE, Process, SECOND, Scene, credential, family};
 
 fn with(scene: &Scene, if_lost: IfLost) -> Process {
     let grant = Grant {
@@ -151,4 +151,52 @@ async fn a_save_whose_answer_was_lost_is_known_again_and_overtakes_nothing() {
         assert_eq!(other.secret().await, one.secret().await);
     }
     assert_eq!(scene.issuer.counted(), (11, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_says_nothing_does_not_make_a_lost_one_forgotten() {
+    let scene = Scene::new();
+    let victim = scene.process();
+    scene.issuer.takes(MINUTE);
+    let _caller = victim.asks();
+    sleep(SECOND).await;
+    victim.kill();
+    scene.issuer.takes(Duration::ZERO);
+    sleep(MINUTE).await;
+    scene.issuer.next(&[Fault::Unavailable]);
+    for _ in 0..10 {
+        let heir = scene.process();
+        assert!(heir.tokens.get().await.is_err());
+        sleep(3 * SECOND).await;
+    }
+    assert_eq!((scene.issuer.exchanges(), scene.issuer.presented_again()), (2, 0));
+    sleep(MINUTE).await;
+    assert!(scene.process().tokens.get().await.unwrap_err().is_reauth_required());
+    assert_eq!(scene.issuer.presented_again(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_is_heard_once_by_the_fleet_and_by_all_who_are_started_after_it() {
+    let scene = Scene::new();
+    let fleet = [scene.process(), scene.process(), scene.process()];
+    for process in &fleet {
+        process.secret().await;
+    }
+    scene.issuer.revokes();
+    sleep(LIFE).await;
+    for _ in 0..9 {
+        for process in fleet.iter().chain([&scene.process()]) {
+            assert!(process.tokens.get().await.unwrap_err().is_reauth_required());
+        }
+        sleep(MINUTE).await;
+    }
+    assert_eq!(scene.issuer.exchanges(), 2);
+    // Whoever wants to know asks.
+    assert!(scene.process().tokens.refresh().await.is_err());
+    assert_eq!(scene.issuer.exchanges(), 3);
+    fleet[0].tokens.install(credential(family(1))).unwrap();
+    sleep(2 * SECOND).await;
+    for process in fleet.iter().chain([&scene.process()]) {
+        assert_eq!(process.secret().await, "test-access-10001");
+    }
 }

@@ -165,6 +165,11 @@ impl Issuer {
         Aloft(self)
     }
 
+    /// Ends the session of the first family.
+    pub(crate) fn revokes(&self) {
+        self.state.lock().unwrap().revoked.insert(family(0));
+    }
+
     pub(crate) fn is_revoked(&self) -> bool {
         !self.state.lock().unwrap().revoked.is_empty()
     }

@@ -33,6 +33,24 @@ pub(super) struct Unsent {
     before: Option<Intent>,
 }
 
+impl Unsent {
+    /// What is still to be noted after `error`, which is no lost answer.
+    fn after(&self, error: &FetchError) -> Option<Intent> {
+        match error.class() {
+            // Nothing was presented.
+            _ if error.is_of_store() => self.before.clone(),
+            // Whoever comes next need not hear it again.
+            Class::Terminal => Some(Intent {
+                refused: true,
+                ..self.noted.clone()
+            }),
+            // What became of the presentation before it is as open as it was.
+            _ if error.says_nothing() && !is_verdict(error) => self.before.is_some().then(|| self.noted.clone()),
+            _ => None,
+        }
+    }
+}
+
 impl Permit {
     pub(super) fn alone(kept: &Kept) -> Self {
         let known = kept.book().known.clone();
@@ -175,14 +193,10 @@ impl Permit {
         }
         // What became of a lost one is open, for whoever comes next as well.
         if let Some(unsent) = self.noted.take().filter(|_| !error.is_lost()) {
-            let refused = error.class() == Class::Terminal;
-            self.base.intent = Some(unsent.noted.clone()).filter(|_| refused);
-            if let Some(intent) = &mut self.base.intent {
-                // Whoever comes next need not hear it again.
-                intent.refused = true;
-            }
+            self.base.intent = unsent.after(error);
             if !matches!(self.note(kept, engine).await, Ok(Saved::Kept)) {
-                kept.book().unsent = Some(Unsent { before: None, ..unsent });
+                let before = self.base.intent.take();
+                kept.book().unsent = Some(Unsent { before, ..unsent });
             }
         }
         if let Some(held) = self.held.take() {
