@@ -200,3 +200,21 @@ async fn a_verdict_is_heard_once_by_the_fleet_and_by_all_who_are_started_after_i
         assert_eq!(process.secret().await, "test-access-10001");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_installed_is_saved_once_although_the_answer_was_lost() {
+    let scene = Scene::new();
+    let process = scene.process();
+    process.secret().await;
+    process
+        .store
+        .on(StoreCall::Save)
+        .fail_after(StoreError::unavailable("the answer was lost"));
+    process.tokens.install(credential(family(1))).unwrap();
+    sleep(5 * SECOND).await;
+    process.store.heal();
+    sleep(2 * SECOND).await;
+    assert_eq!(scene.store.record().unwrap().generation(), 2);
+    assert!(!process.tokens.status().undurable);
+    assert_eq!(process.secret().await, "test-access-10001");
+}
