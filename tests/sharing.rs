@@ -14,6 +14,8 @@ mod leases;
 mod lost;
 #[path = "sharing/outages.rs"]
 mod outages;
+#[path = "sharing/departures.rs"]
+mod departures;
 #[path = "sharing/repairs.rs"]
 mod repairs;
 #[path = "sharing/scene.rs"]

@@ -102,8 +102,7 @@ impl Pilot {
             Ok(vetted) => self.land(vetted, permit, took).await,
             Err(error) => {
                 if let Some(permit) = permit {
-                    let counts = engine.desk().counts(flight);
-                    permit.failed(engine, &error, counts).await;
+                    permit.failed(engine, flight, &error).await;
                     if engine.desk().is_overtaken(flight) {
                         return (None, self.found());
                     }

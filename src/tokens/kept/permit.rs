@@ -178,15 +178,19 @@ impl Permit {
     }
 
     /// Its exchanges brought no token.
-    pub(in crate::tokens) async fn failed(mut self, engine: &Arc<Engine>, error: &FetchError, counts: bool) {
+    pub(in crate::tokens) async fn failed(mut self, engine: &Arc<Engine>, flight: &Flight, error: &FetchError) {
         let Some(kept) = &engine.kept else { return };
         if is_verdict(error) && !error.is_of_store() {
             // Somebody else may have spent it, and have what came of it.
             self.look_again(engine).await;
         }
-        let brought = error.brought_credential().filter(|_| counts);
-        if let Some(credential) = brought {
-            let saved = kept.put(engine, Draft::credential(credential.clone()), self.held.take());
+        let brought = error.brought_credential().cloned().map(Draft::credential);
+        let saving = brought.and_then(|brought| {
+            let desk = engine.desk();
+            // Under the lock, so that who signs out or installs meanwhile comes after it.
+            desk.counts(flight).then(|| kept.put(engine, brought, self.held.take()))
+        });
+        if let Some(saved) = saving {
             // Whether or not: it goes on being saved.
             let _ = tokio::time::timeout(kept.patience, saved).await;
             return;

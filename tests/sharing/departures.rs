@@ -1,0 +1,32 @@
+//! Whoever signs out or shuts down does it in the middle of something else.
+
+use tokio::time::sleep;
+use tower_token::testkit::StoreCall;
+use tower_token::{FetchError, Token, Tokens, provider_fn};
+
+use crate::scene::{SECOND, Scene, credential};
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_is_not_undone_by_a_failure_that_brought_a_credential() {
+    let scene = Scene::new();
+    let process = || {
+        let provider = provider_fn(|_| async {
+            let locked = FetchError::terminal("the account is locked");
+            Err::<Token, _>(locked.new_credential(credential(1)))
+        });
+        let store = scene.store.participant();
+        let builder = Tokens::builder(provider).clock(scene.clock.clone());
+        (builder.store(store.clone()).build().unwrap(), store)
+    };
+    let (tokens, store) = process();
+    store.on(StoreCall::Load).delay(SECOND);
+    let _caller = tokio::spawn(tokens.get());
+    // It reads before the exchange, and again before it believes the verdict.
+    sleep(SECOND * 3 / 2).await;
+    tokens.sign_out();
+    sleep(5 * SECOND).await;
+
+    let (heir, _) = process();
+    let error = heir.get().await.unwrap_err();
+    assert!(error.is_signed_out(), "{error}");
+}
