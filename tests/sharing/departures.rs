@@ -1,8 +1,10 @@
 //! Whoever signs out or shuts down does it in the middle of something else.
 
+use std::sync::{Arc, OnceLock};
+
 use tokio::time::sleep;
 use tower_token::testkit::StoreCall;
-use tower_token::{FetchError, Token, Tokens, provider_fn};
+use tower_token::{Event, FetchError, Token, Tokens, provider_fn};
 
 use crate::scene::{SECOND, Scene, credential};
 
@@ -28,5 +30,27 @@ async fn a_sign_out_is_not_undone_by_a_failure_that_brought_a_credential() {
 
     let (heir, _) = process();
     let error = heir.get().await.unwrap_err();
+    assert!(error.is_signed_out(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_is_not_undone_by_what_is_put_back_where_it_was_lost() {
+    let scene = Scene::new();
+    let ours: Arc<OnceLock<Tokens>> = Arc::default();
+    let leaving = ours.clone();
+    let process = scene.process_with(scene.grant(), |builder| {
+        builder.observe(move |event: &Event| {
+            if let (Event::StoreRestored { .. }, Some(tokens)) = (event, leaving.get()) {
+                tokens.sign_out();
+            }
+        })
+    });
+    process.secret().await;
+    let _ = ours.set(process.tokens.clone());
+    scene.store.lose();
+    sleep(5 * SECOND).await;
+    assert_eq!(process.told.count("StoreRestored"), 1);
+
+    let error = scene.process().tokens.get().await.unwrap_err();
     assert!(error.is_signed_out(), "{error}");
 }

@@ -109,6 +109,10 @@ impl Kept {
         let (done, saved) = oneshot::channel();
         let runtime = Handle::try_current();
         let mut book = self.book();
+        // What was lost gives way to what was done since.
+        if draft.lost.is_some() && book.slot.is_some() {
+            return saved;
+        }
         book.drafts += 1;
         let number = book.drafts;
         if book.slot.is_none() {
