@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::desk::{Current, Departure, Outlook, Phase, Vetted};
 use super::engine::Engine;
 use super::flight::{Flight, Landed};
-use super::kept::{Done, Draft, Held, Permit};
+use super::kept::{Done, Draft, Held, Kept, Permit};
 use crate::clock::{A_YEAR, Skew, Wall};
 use crate::error::{Class, Error, FetchError};
 use crate::event::Event;
@@ -399,13 +399,14 @@ impl Engine {
             let token = token.issued_by(self.clock.now());
             self.vet(token, self.outlook(true))
         });
-        let credential = record.credential.as_ref().map(|credential| credential.expose().clone());
         let mut stranded = Vec::new();
         let taken = {
             let mut desk = self.desk();
-            if !desk.is_news(record.generation) {
+            // Who signed out or installed since it was looked comes after it; the saver sees to that.
+            if self.kept.as_ref().is_some_and(Kept::has_draft) || !desk.is_news(record.generation) {
                 return false;
             }
+            let credential = record.credential.as_ref().map(|credential| credential.expose().clone());
             let reopened = desk.phase == Phase::SignedOut && record.standing != Standing::SignedOut;
             if record.standing != Standing::Renewed || reopened {
                 let phase = match record.standing {

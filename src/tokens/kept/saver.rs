@@ -157,7 +157,7 @@ impl Kept {
         }
     }
 
-    pub(super) fn has_draft(&self) -> bool {
+    pub(in crate::tokens) fn has_draft(&self) -> bool {
         self.book().slot.is_some()
     }
 

@@ -120,3 +120,63 @@ fn a_sign_out_takes_the_token_from_the_next_call() {
         rig.made(0..=0);
     });
 }
+
+/// What somebody else has saved is there to be read. Nobody gets the lease.
+#[cfg(feature = "store")]
+struct Shared;
+
+#[cfg(feature = "store")]
+impl crate::TokenStore for Shared {
+    fn load(&self) -> crate::StoreFuture<'_, Option<crate::Record>> {
+        let now = SystemTime::now();
+        let token = Token::bearer("test-shared").issued_at(now).expires_at(now + HOUR);
+        let record = crate::Record {
+            generation: 1,
+            owner: String::new(),
+            salt: String::new(),
+            seeds: Vec::new(),
+            standing: crate::store::Standing::Renewed,
+            token: Some(token),
+            credential: None,
+            intent: None,
+        };
+        Box::pin(async { Ok(Some(record)) })
+    }
+
+    fn save<'a>(
+        &'a self,
+        _: &'a crate::Record,
+        _: u64,
+        _: &'a crate::Lease,
+    ) -> crate::StoreFuture<'a, crate::Saved> {
+        Box::pin(std::future::pending())
+    }
+
+    fn lease(&self, _: Duration) -> crate::StoreFuture<'_, Option<crate::Lease>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn renew<'a>(&'a self, _: &'a crate::Lease, _: Duration) -> crate::StoreFuture<'a, bool> {
+        Box::pin(std::future::pending())
+    }
+
+    fn release<'a>(&'a self, _: &'a crate::Lease) -> crate::StoreFuture<'a, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[cfg(feature = "store")]
+#[test]
+fn a_sign_out_is_not_undone_by_what_was_found_in_the_store_a_moment_before() {
+    check(|| {
+        let rig = Rig::with(|_| Answer::Token, |builder| builder.store(Shared));
+        let looking = rig.spawn(|rig| {
+            let engine = rig.tokens.engine();
+            block_on(engine.kept.as_ref().unwrap().look(engine));
+        });
+        rig.tokens.sign_out();
+        looking.join().unwrap();
+        assert!(rig.tokens.current().is_none(), "adopted after the sign-out");
+        assert!(rig.get().is_err_and(|error| error.is_signed_out()));
+    });
+}
