@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower_token::testkit::StoreCall;
 use tower_token::{Event, FetchError, Token, Tokens, provider_fn};
 
-use crate::scene::{SECOND, Scene, credential};
+use crate::scene::{LIFE, SECOND, Scene, credential};
 
 #[tokio::test(start_paused = true)]
 async fn a_sign_out_is_not_undone_by_a_failure_that_brought_a_credential() {
@@ -53,4 +53,19 @@ async fn a_sign_out_is_not_undone_by_what_is_put_back_where_it_was_lost() {
 
     let error = scene.process().tokens.get().await.unwrap_err();
     assert!(error.is_signed_out(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_wait_until_what_a_store_lost_is_put_back() {
+    let scene = Scene::new();
+    let process = scene.process();
+    process.secret().await;
+    sleep(LIFE).await;
+    scene.store.lose();
+    let caller = process.asks();
+    sleep(SECOND / 2).await;
+    let began = Instant::now();
+    process.tokens.shutdown().await;
+    assert!(began.elapsed() < SECOND / 4, "{:?}", began.elapsed());
+    assert!(caller.await.unwrap().is_err());
 }
