@@ -1,10 +1,11 @@
 //! Whoever signs out or shuts down does it in the middle of something else.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::time::{Instant, sleep};
-use tower_token::testkit::StoreCall;
-use tower_token::{Event, FetchError, Token, Tokens, provider_fn};
+use tower_token::testkit::{MemoryStore, StoreCall};
+use tower_token::{Clock, Event, FetchError, StoreError, StorePolicy, Token, Tokens, provider_fn};
 
 use crate::scene::{LIFE, SECOND, Scene, credential};
 
@@ -68,4 +69,51 @@ async fn a_shutdown_does_not_wait_until_what_a_store_lost_is_put_back() {
     process.tokens.shutdown().await;
     assert!(began.elapsed() < SECOND / 4, "{:?}", began.elapsed());
     assert!(caller.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_is_not_presented_when_its_lease_ended_while_that_was_noted() {
+    let scene = Scene::new();
+    // As long as an exchange may take: no longer is allowed.
+    let patience = SECOND * 30;
+    let process = scene.process_with(scene.grant(), |builder| {
+        builder.store_policy(StorePolicy::default().patience(patience))
+    });
+    process.store.on(StoreCall::Renew).fail(StoreError::unavailable("gone"));
+    process.store.on(StoreCall::Load).delay(patience - SECOND);
+    process.store.on(StoreCall::Save).delay(patience - SECOND);
+    let error = process.asks().await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("lease ended"), "{error}");
+    assert_eq!(scene.issuer.exchanges(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_the_place_of_something_undurable_is_undurable_until_it_is_saved() {
+    let store = MemoryStore::new();
+    let durable = Arc::new(AtomicUsize::new(0));
+    let (told, fetches) = (durable.clone(), AtomicUsize::new(0));
+    let provider = provider_fn(move |_| {
+        let nth = fetches.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(match nth {
+            0 => Ok(Token::bearer("test-access").expires_in(LIFE).credential(credential(1))),
+            _ => Err(FetchError::transient("503").new_credential(credential(2))),
+        })
+    });
+    let tokens = Tokens::builder(provider)
+        .clock(Clock::of_tokio())
+        .store(store.clone())
+        .store_policy(StorePolicy::default().alone(true))
+        .observe(move |event: &Event| {
+            told.fetch_add(usize::from(matches!(event, Event::Durable)), Ordering::SeqCst);
+        })
+        .build()
+        .unwrap();
+    store.fail(StoreError::unavailable("gone"));
+    assert!(tokens.get().await.is_ok() && tokens.status().undurable);
+    sleep(LIFE).await;
+    assert!(tokens.get().await.is_err() && tokens.status().undurable);
+
+    store.heal();
+    sleep(5 * SECOND).await;
+    assert_eq!((tokens.status().undurable, durable.load(Ordering::SeqCst)), (false, 1));
 }

@@ -122,7 +122,8 @@ impl Kept {
             draft,
             number,
             done: Some(done),
-            in_force: false,
+            // What it takes the place of is in use and not saved: so it stays, until this is.
+            in_force: book.slot.as_ref().is_some_and(|slot| slot.in_force),
         });
         let spare = match held {
             Some(held) => book.held.replace(held),
