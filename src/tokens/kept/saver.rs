@@ -340,16 +340,13 @@ impl Saver {
     /// What to save now; `None` once there is nothing, and then nobody saves.
     fn next(&self, kept: &Kept, held: &mut Option<Held>) -> Option<(u64, Draft)> {
         let mut book = kept.book();
-        if let Some(handed) = book.held.take() {
-            *held = Some(handed);
-        }
-        match &book.slot {
-            Some(slot) => Some((slot.number, slot.draft.clone())),
-            None => {
-                book.saving = false;
-                None
-            }
-        }
+        let handed = book.held.take();
+        let next = book.slot.as_ref().map(|slot| (slot.number, slot.draft.clone()));
+        book.saving = next.is_some();
+        drop(book);
+        // Outside the lock: the one before it is given back by a task.
+        *held = handed.or(held.take());
+        next
     }
 
     fn done(&self, kept: &Kept, number: u64, as_it_is: bool, held: &mut Option<Held>) {
