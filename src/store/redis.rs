@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use redis::{FromRedisValue, Value, from_redis_value};
+use zeroize::Zeroizing;
 
 use self::address::Address;
 use self::line::Line;
@@ -152,11 +153,11 @@ impl RedisStore {
     }
 
     async fn save(&self, record: &Record, expected: u64, lease: &Lease) -> Result<Saved, StoreError> {
-        let body = self.envelope.write(record);
+        let body = Zeroizing::new(self.envelope.write(record));
         let [expected, generation, fence] =
             [expected, record.generation(), lease.fence()].map(|number| number.to_string());
         let with = [&expected, &generation, &fence, &self.names.channel].map(|text| text.as_bytes());
-        let with = [&with[..], &[&body]].concat();
+        let with = [&with[..], &[body.as_slice()]].concat();
         let call = self.line()?.call().await?;
         let answer = call.run(&SAVE, &[&self.names.record], &with).await?;
         Ok(if read(answer)? { Saved::Kept } else { Saved::Overtaken })

@@ -37,7 +37,14 @@ impl EncryptionKey {
     ///
     /// [`Error::is_config`]: it is something else, or not of 32 bytes. Nothing of it is quoted.
     pub fn from_base64(text: &str) -> Result<Self, Error> {
-        let usual = Zeroizing::new(text.trim().replace('+', "-").replace('/', "_"));
+        let mut usual = Zeroizing::new(text.trim().as_bytes().to_vec());
+        for letter in usual.iter_mut() {
+            *letter = match *letter {
+                b'+' => b'-',
+                b'/' => b'_',
+                other => other,
+            };
+        }
         let key = EITHER_PADDING.decode(&*usual);
         Self::read(key.ok().map(Zeroizing::new), "base64")
     }

@@ -16,9 +16,11 @@ use std::time::Duration;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use zeroize::Zeroizing;
 
 use super::{Envelope, Lease, Record, Saved, StoreError, StoreFuture, TokenStore};
 use crate::error::Faults;
+use crate::token::Secret;
 use content::Stamp;
 use lock::Held;
 use place::Place;
@@ -216,7 +218,8 @@ impl TokenFile {
         if generation(kept.as_ref()) != expected {
             return Ok(Saved::Overtaken);
         }
-        let stamp = content::replace(&place, &self.envelope.write(record), || {
+        let bytes = Zeroizing::new(self.envelope.write(record));
+        let stamp = content::replace(&place, &bytes, || {
             self.known().unanswered = Some(record.clone());
         })?;
         self.note(Some(stamp), record.generation());
@@ -229,8 +232,8 @@ impl TokenFile {
         let (Some(unanswered), Some(kept)) = (&known.unanswered, kept) else {
             return false;
         };
-        let record = record.to_json();
-        unanswered.to_json() == record && kept.to_json() == record
+        let [unanswered, kept, record] = [unanswered, kept, record].map(|record| Secret::new(record.to_json()));
+        unanswered.expose() == record.expose() && kept.expose() == record.expose()
     }
 
     fn lease(&self) -> Result<Option<Held>, StoreError> {

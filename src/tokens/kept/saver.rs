@@ -263,14 +263,9 @@ impl Kept {
 impl Draft {
     /// A save whose answer was lost may have been done.
     fn is_saved_as(&self, stored: &Record) -> bool {
-        let secret = |token: &Option<Token>| token.as_ref().map(|token| token.secret().to_owned()).map(Secret::new);
-        let same_token = match (secret(&self.token), secret(&stored.token)) {
-            (Some(one), Some(other)) => one.expose() == other.expose(),
-            (None, None) => true,
-            _ => false,
-        };
-        let credential = |kept: &Option<Secret<Value>>| kept.as_ref().map(|kept| kept.expose().clone());
-        same_token && stored.standing == self.standing && credential(&self.credential) == credential(&stored.credential)
+        stored.standing == self.standing
+            && self.token.as_ref().map(Token::secret) == stored.token.as_ref().map(Token::secret)
+            && self.credential.as_ref().map(Secret::expose) == stored.credential.as_ref().map(Secret::expose)
     }
 }
 
