@@ -6,6 +6,8 @@
 mod accidents;
 #[path = "sharing/changes.rs"]
 mod changes;
+#[path = "sharing/departures.rs"]
+mod departures;
 #[path = "sharing/history.rs"]
 mod history;
 #[path = "sharing/leases.rs"]
@@ -14,8 +16,6 @@ mod leases;
 mod lost;
 #[path = "sharing/outages.rs"]
 mod outages;
-#[path = "sharing/departures.rs"]
-mod departures;
 #[path = "sharing/repairs.rs"]
 mod repairs;
 #[path = "sharing/scene.rs"]

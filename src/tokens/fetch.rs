@@ -246,8 +246,8 @@ impl Pilot {
             Persisted::Overtaken => return (None, self.found()),
         };
         let landed = self.publish(vetted, took);
-        if let (Some(kept), Some(held)) = (&engine.kept, held) {
-            held.release(kept.patience()).await;
+        if let Some(held) = held {
+            held.release().await;
         }
         if let Some(kept) = engine.kept.as_ref().filter(|_| engine.desk().counts(flight)) {
             kept.in_force(engine);

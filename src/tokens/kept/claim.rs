@@ -84,13 +84,13 @@ impl Kept {
             !(found && begins && flight.cause == Cause::Requested && engine.desk().replaces_what_is_there(flight));
         if found && meant || engine.desk().is_overtaken(flight) {
             if let Ok(Some(held)) = held {
-                held.release(self.patience).await;
+                held.release().await;
             }
             return Ok(Turn::Over);
         }
         match held? {
             Some(held) if self.settles() => {
-                held.release(self.patience).await;
+                held.release().await;
                 Ok(Turn::NotYet)
             }
             Some(held) => Ok(Turn::Ours(Box::new(Permit::under(self, held, stored)))),

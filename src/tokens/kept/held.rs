@@ -17,6 +17,7 @@ use crate::tokens::engine::Engine;
 pub(in crate::tokens) struct Held {
     lease: Option<Arc<Lease>>,
     store: Arc<dyn TokenStore>,
+    patience: Duration,
     /// What is begun under it has to be over by then; `None` if it does not end by itself.
     pub(super) until: Option<Arc<Deadline>>,
     /// Its drop ends the renewal.
@@ -51,6 +52,7 @@ impl Kept {
         Held {
             lease: Some(lease),
             store: self.store.clone(),
+            patience: self.patience,
             until,
             _renewal: renewal,
             busy: Some(Busy::with(&self.busy)),
@@ -86,9 +88,9 @@ impl Held {
     }
 
     /// Gives it back now. If the store does not take it, a task goes on with that.
-    pub(in crate::tokens) async fn release(mut self, patience: Duration) {
+    pub(in crate::tokens) async fn release(mut self) {
         if let Some(lease) = &self.lease
-            && let Ok(Ok(())) = timeout(patience, self.store.release(lease)).await
+            && let Ok(Ok(())) = timeout(self.patience, self.store.release(lease)).await
         {
             self.lease = None;
         }
@@ -101,6 +103,7 @@ impl Drop for Held {
             let returning = Returning {
                 store: self.store.clone(),
                 lease,
+                patience: self.patience,
                 until: self.until.clone(),
                 _busy: self.busy.take(),
             };
@@ -113,13 +116,17 @@ impl Drop for Held {
 struct Returning {
     store: Arc<dyn TokenStore>,
     lease: Arc<Lease>,
+    patience: Duration,
     until: Option<Arc<Deadline>>,
     _busy: Option<Busy>,
 }
 
 impl Returning {
     async fn run(self) {
-        while !matches!(timeout(PATIENCE, self.store.release(&self.lease)).await, Ok(Ok(()))) {
+        while !matches!(
+            timeout(self.patience, self.store.release(&self.lease)).await,
+            Ok(Ok(()))
+        ) {
             // One that has no end of its own ends when it is dropped.
             if self.until.as_ref().is_none_or(|until| until.has_passed()) {
                 return;
@@ -173,7 +180,5 @@ impl Renewing {
     }
 }
 
-/// A store is given so long to take back a lease that was dropped, each time.
-const PATIENCE: Duration = Duration::from_secs(2);
 const RETURN_AGAIN: Duration = Duration::from_secs(1);
 const RENEW_AGAIN: Duration = Duration::from_secs(1);

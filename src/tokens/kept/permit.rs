@@ -204,7 +204,7 @@ impl Permit {
             }
         }
         if let Some(held) = self.held.take() {
-            held.release(kept.patience).await;
+            held.release().await;
         }
     }
 

@@ -308,7 +308,7 @@ impl Saver {
                 Ok(Verdict::Busy) => sleep(LOOK_AGAIN).await,
                 Ok(Verdict::Overtaken) => {
                     if let Some(held) = held.take() {
-                        held.release(kept.patience).await;
+                        held.release().await;
                     }
                     sleep(LOOK_AGAIN).await;
                 }
@@ -328,7 +328,7 @@ impl Saver {
         }
         self.is_done = true;
         if let Some(held) = held {
-            held.release(kept.patience).await;
+            held.release().await;
         }
     }
 

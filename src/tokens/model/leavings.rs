@@ -143,12 +143,7 @@ impl crate::TokenStore for Shared {
         Box::pin(async { Ok(Some(record)) })
     }
 
-    fn save<'a>(
-        &'a self,
-        _: &'a crate::Record,
-        _: u64,
-        _: &'a crate::Lease,
-    ) -> crate::StoreFuture<'a, crate::Saved> {
+    fn save<'a>(&'a self, _: &'a crate::Record, _: u64, _: &'a crate::Lease) -> crate::StoreFuture<'a, crate::Saved> {
         Box::pin(std::future::pending())
     }
 
