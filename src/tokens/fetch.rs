@@ -246,9 +246,8 @@ impl Pilot {
             Persisted::Overtaken => return (None, self.found()),
         };
         let landed = self.publish(vetted, took);
-        if let Some(held) = held {
-            held.release().await;
-        }
+        // By a task: if this one were to wait and end with its runtime, nobody would fly what goes up next.
+        drop(held);
         if let Some(kept) = engine.kept.as_ref().filter(|_| engine.desk().counts(flight)) {
             kept.in_force(engine);
         }

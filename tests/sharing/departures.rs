@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tokio::time::{Instant, sleep};
+use tokio::runtime::Builder;
+use tokio::time::{Instant, sleep, timeout};
 use tower_token::testkit::{MemoryStore, StoreCall};
 use tower_token::{Clock, Event, FetchError, StoreError, StorePolicy, Token, Tokens, provider_fn};
 
-use crate::scene::{LIFE, SECOND, Scene, credential};
+use crate::scene::{LIFE, MINUTE, SECOND, Scene, credential};
 
 #[tokio::test(start_paused = true)]
 async fn a_sign_out_is_not_undone_by_a_failure_that_brought_a_credential() {
@@ -116,4 +117,34 @@ async fn what_takes_the_place_of_something_undurable_is_undurable_until_it_is_sa
     store.heal();
     sleep(5 * SECOND).await;
     assert_eq!((tokens.status().undurable, durable.load(Ordering::SeqCst)), (false, 1));
+}
+
+#[test]
+fn a_runtime_that_ends_while_a_lease_is_given_back_strands_nobody() {
+    let runtime = || {
+        Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let (first, second) = (runtime(), runtime());
+    let (_scene, process) = first.block_on(async {
+        let scene = Scene::new();
+        let process = scene.process();
+        let token = process.tokens.get().await.unwrap();
+        scene.issuer.takes(SECOND);
+        process.store.on(StoreCall::Release).hang();
+        let tokens = process.tokens.clone();
+        tokio::spawn(async move { tokens.refresh().await });
+        sleep(SECOND / 2).await;
+        // What is in the air was asked for before, so another one goes up after it.
+        process.tokens.invalidate(&token);
+        sleep(SECOND).await;
+        (scene, process)
+    });
+    drop(first);
+    process.store.heal();
+    let answered = second.block_on(async { timeout(5 * MINUTE, process.tokens.refresh()).await });
+    assert!(answered.is_ok(), "waits for a flight that nobody flies");
 }
