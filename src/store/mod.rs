@@ -161,6 +161,7 @@ pub(crate) fn salted(salt: &str, text: &str) -> String {
 
 /// What became of a [`save`](TokenStore::save).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Saved {
     /// It is kept, durably.
     Kept,
