@@ -316,11 +316,14 @@ async fn an_intent_whose_note_timed_out_and_that_was_never_presented_is_no_loss(
     };
     let process = scene.process_with(careful(), |b| b);
     process.secret().await;
-    process
-        .store
-        .on(StoreCall::Save)
-        .fail_after(StoreError::unavailable("timeout"));
-    let error = process.tokens.refresh().await.unwrap_err();
+    let lost = || StoreError::unavailable("timeout");
+    process.store.on(StoreCall::Save).delay(SECOND / 10).fail_after(lost());
+    let tokens = process.tokens.clone();
+    let renewing = tokio::spawn(async move { tokens.refresh().await });
+    sleep(SECOND / 20).await;
+    // Nor can it be told whether it is there.
+    process.store.on(StoreCall::Load).fail(lost());
+    let error = renewing.await.unwrap().unwrap_err();
     assert!(error.is_transient(), "{error}");
     process.store.heal();
     sleep(LIFE).await;

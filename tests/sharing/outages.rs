@@ -170,6 +170,8 @@ impl TokenStore for Flaky {
 #[tokio::test(start_paused = true)]
 async fn a_store_of_which_each_second_call_fails_loses_nothing_and_makes_no_storm() {
     for seed in 0..8 {
+        // Of the pauses too.
+        fastrand::seed(seed);
         let scene = Scene::new();
         let flaky = |nth: u64| {
             let store = Flaky {

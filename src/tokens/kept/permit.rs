@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Draft, Held, Kept, Op, withheld};
 use crate::clock::Wall;
@@ -133,23 +133,31 @@ impl Permit {
         };
         self.base.intent = Some(noted.clone());
         let unsent = Unsent { noted, before };
+        let gives_up = Instant::now() + kept.patience;
         match self.note(kept, engine).await {
-            Ok(Saved::Kept) => {
-                self.noted = Some(unsent);
-                match self.held.as_ref().is_some_and(Held::is_over) {
-                    // Stopped in the middle of it.
-                    true => Err(withheld(StoreError::unavailable(OVER))),
-                    false => Ok(()),
-                }
-            }
-            Err(_) if kept.alone => Ok(()),
+            Ok(Saved::Kept) => {}
+            // Its answer was lost, and it is there: what is not used of it, others would hold against the credential.
+            Err(_) if timeout_at(gives_up, self.is_noted(kept, engine)).await == Ok(true) => {}
+            Err(_) if kept.alone => return Ok(()),
             Err(error) => {
                 // It may be there all the same.
                 kept.book().unsent = Some(unsent);
-                Err(withheld(error))
+                return Err(withheld(error));
             }
-            Ok(Saved::Overtaken) => Err(withheld(StoreError::unavailable("another process took over"))),
+            Ok(Saved::Overtaken) => return Err(withheld(StoreError::unavailable("another process took over"))),
         }
+        self.noted = Some(unsent);
+        match self.held.as_ref().is_some_and(Held::is_over) {
+            // Stopped in the middle of it.
+            true => Err(withheld(StoreError::unavailable(OVER))),
+            false => Ok(()),
+        }
+    }
+
+    async fn is_noted(&self, kept: &Kept, engine: &Engine) -> bool {
+        let seen = kept.read(engine).await;
+        let stored = seen.ok().and_then(|seen| seen.stored);
+        stored.is_some_and(|stored| stored.generation == self.base.generation && stored.intent == self.base.intent)
     }
 
     /// What the exchange brings, unless the lease may end before it does.
@@ -240,9 +248,21 @@ impl Kept {
     }
 }
 
-/// The JSON of it, to be hashed.
+/// A text for each value, to be hashed: with the fields in the order of their names, which `serde_json` keeps or not as
+/// other crates of the program want it.
 pub(in crate::tokens) fn text(value: &Value) -> Secret<String> {
-    Secret::new(value.to_string())
+    let text = match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by_key(|(name, _)| *name);
+            let fields = fields
+                .iter()
+                .map(|(name, value)| format!("{name:?}:{}", text(value).expose()));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+        }
+        _ => value.to_string(),
+    };
+    Secret::new(text)
 }
 
 fn is_verdict(error: &FetchError) -> bool {
