@@ -213,7 +213,8 @@ impl Tokens {
     /// again. Callers that wait get what it brought. The token in place goes out until it expires.
     ///
     /// With a store, waits for up to 5 s more until what is in force is durable and no lease is held: others need not wait
-    /// for its end then.
+    /// for its end then. A fetch that waits for its turn with a store presents nothing any more, and its callers get an
+    /// error.
     pub async fn shutdown(&self) {
         let stranded = self.engine.desk().shut_down();
         self.engine.pulse.send_replace(());
