@@ -2,13 +2,17 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep, timeout};
 use tower_token::testkit::{MemoryStore, StoreCall};
-use tower_token::{Clock, Event, FetchError, StoreError, StorePolicy, Token, Tokens, provider_fn};
+use tower_token::{
+    Clock, Event, FetchError, Lease, Record, Saved, StoreError, StoreFuture, StorePolicy, Token, TokenStore, Tokens,
+    provider_fn,
+};
 
-use crate::scene::{LIFE, MINUTE, SECOND, Scene, credential};
+use crate::scene::{LIFE, MINUTE, SECOND, Scene, credential, family};
 
 #[tokio::test(start_paused = true)]
 async fn a_sign_out_is_not_undone_by_a_failure_that_brought_a_credential() {
@@ -147,4 +151,68 @@ fn a_runtime_that_ends_while_a_lease_is_given_back_strands_nobody() {
     process.store.heal();
     let answered = second.block_on(async { timeout(5 * MINUTE, process.tokens.refresh()).await });
     assert!(answered.is_ok(), "waits for a flight that nobody flies");
+}
+
+/// What it read, it says later, while somebody saves something newer.
+struct Late {
+    store: MemoryStore,
+    millis: Arc<AtomicUsize>,
+}
+
+impl TokenStore for Late {
+    fn load(&self) -> StoreFuture<'_, Option<Record>> {
+        let by = SECOND * self.millis.load(Ordering::SeqCst) as u32 / 1000;
+        Box::pin(async move {
+            let read = self.store.load().await;
+            sleep(by).await;
+            read
+        })
+    }
+
+    fn save<'a>(&'a self, record: &'a Record, expected: u64, lease: &'a Lease) -> StoreFuture<'a, Saved> {
+        self.store.save(record, expected, lease)
+    }
+
+    fn lease(&self, term: Duration) -> StoreFuture<'_, Option<Lease>> {
+        self.store.lease(term)
+    }
+
+    fn renew<'a>(&'a self, lease: &'a Lease, term: Duration) -> StoreFuture<'a, bool> {
+        self.store.renew(lease, term)
+    }
+
+    fn release<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, ()> {
+        self.store.release(lease)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_installed_while_somebody_looks_is_not_taken_for_a_loss() {
+    let scene = Scene::new();
+    let [millis, restored] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let (store, told) = (scene.store.clone(), restored.clone());
+    let late = Late {
+        store,
+        millis: millis.clone(),
+    };
+    let builder = Tokens::builder(scene.grant()).clock(scene.clock.clone()).store(late);
+    let tokens = builder.observe(move |event: &Event| {
+        told.fetch_add(
+            usize::from(matches!(event, Event::StoreRestored { .. })),
+            Ordering::SeqCst,
+        );
+    });
+    let tokens = tokens.build().unwrap();
+    tokens.get().await.unwrap();
+
+    millis.store(900, Ordering::SeqCst);
+    let looks = scene.store.loads();
+    while scene.store.loads() == looks {
+        sleep(SECOND / 100).await;
+    }
+    millis.store(0, Ordering::SeqCst);
+    tokens.install(credential(family(1))).unwrap();
+    sleep(3 * SECOND).await;
+    assert_eq!(restored.load(Ordering::SeqCst), 0);
+    assert_eq!(scene.store.record().unwrap().generation(), 2);
 }
