@@ -56,6 +56,8 @@ pub(crate) enum Fact {
     Durable,
     /// The store did not do what it was asked for.
     StoreFailed(String),
+    /// It does again.
+    StoreRecovered,
     /// A fetch brought nothing.
     FetchFailed(String),
     /// Only a new sign-in helps.
@@ -127,6 +129,7 @@ impl Fact {
             "undurable" => Self::Undurable,
             "durable" => Self::Durable,
             "store-failed" => Self::StoreFailed(detail.into()),
+            "store-recovered" => Self::StoreRecovered,
             "fetch-failed" => Self::FetchFailed(detail.into()),
             "session-lost" => Self::SessionLost,
             "on" => Self::On(detail.parse()?),
@@ -153,6 +156,7 @@ impl fmt::Display for Fact {
             Self::Undurable => f.write_str("undurable"),
             Self::Durable => f.write_str("durable"),
             Self::StoreFailed(why) => write!(f, "store-failed {}", why.replace('\n', " ")),
+            Self::StoreRecovered => f.write_str("store-recovered"),
             Self::FetchFailed(why) => write!(f, "fetch-failed {}", why.replace('\n', " ")),
             Self::SessionLost => f.write_str("session-lost"),
             Self::On(token) => write!(f, "on {token}"),

@@ -123,6 +123,7 @@ fn tell(event: &Event) {
         Event::Adopted { .. } => Fact::Adopted.tell(),
         Event::Undurable { .. } => Fact::Undurable.tell(),
         Event::Durable => Fact::Durable.tell(),
+        Event::StoreRecovered => Fact::StoreRecovered.tell(),
         Event::StoreFailed { error, .. } => Fact::StoreFailed(error.to_string()).tell(),
         Event::FetchFailed { error, .. } => {
             if error.is_reauth_required() {

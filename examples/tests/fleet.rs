@@ -18,7 +18,7 @@ fn fleet(arguments: &[&str]) -> Output {
 
 /// As the issuer counted, in the table at the end.
 fn count(table: &str, what: &str) -> u64 {
-    let row = table.lines().find_map(|line| line.trim().strip_prefix(what));
+    let row = table.lines().rev().find_map(|line| line.trim().strip_prefix(what));
     let row = row.unwrap_or_else(|| panic!("no row {what:?} in {table}"));
     row.split_whitespace().next().unwrap().parse().unwrap()
 }

@@ -113,6 +113,7 @@ async fn one(what: &str, grace: Duration, rounds: usize, mut random: Rng) -> Res
 
 async fn round(stage: &mut Stage, tally: &mut Tally, random: &mut Rng) -> Result<(), BoxError> {
     let chronicle = stage.crew.chronicle.clone();
+    let before = stage.issuer.timeline().len() as u64;
     let started = chronicle.next(|moment| moment.fact == Fact::Started);
     stage.crew.start(0, &stage.orders)?;
     timeout(STUCK, started)
@@ -121,11 +122,16 @@ async fn round(stage: &mut Stage, tally: &mut Tally, random: &mut Rng) -> Result
     sleep(Duration::from_micros(random.u64(0..400_000))).await;
     stage.crew.kill(0).await;
 
+    // What it sent last may still be on its way.
+    sleep(Duration::from_millis(20)).await;
+    while stage.issuer.counts().in_flight > 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
     let told = saved_last(&chronicle.all());
     let minted = stage.issuer.timeline().len() as u64;
     let record = match stage.kept().await {
         Ok(Some(record)) => record,
-        Ok(None) if told == 0 && minted == 0 => return Ok(()),
+        Ok(None) if told == 0 && minted == before => return Ok(()),
         Ok(None) if told == 0 => return restart_after_a_loss(stage, tally).await,
         _ => {
             tally.unreadable += 1;
@@ -133,7 +139,7 @@ async fn round(stage: &mut Stage, tally: &mut Tally, random: &mut Rng) -> Result
         }
     };
     tally.neither += usize::from(record.generation() != told && record.generation() != told + 1);
-    if record.token().map_or(0, |token| serial(token.secret())) == minted {
+    if minted == before || record.token().map_or(0, |token| serial(token.secret())) == minted {
         return Ok(());
     }
     restart_after_a_loss(stage, tally).await
