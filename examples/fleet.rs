@@ -72,6 +72,7 @@ usage: fleet [--store file|redis] [--redis-url redis://HOST:PORT/DB]   default: 
              [--processes 8] [--rate 20] [--life 2s] [--lease 8s]
              [--kill-every 5s|never] [--pause-every 7s|never] [--pause 1s..3s] [--seed NUMBER]
              [--expiries 20] [--for 60s]                               whichever is over first
+             [--chronicle FILE]                                        every line that was told
        fleet show NAME [--FLAG VALUE]...";
 
 fn main() -> ExitCode {
@@ -123,6 +124,7 @@ async fn watch(mut flags: Flags) -> Result<bool, BoxError> {
         lease: flags.span("lease", None)?.unwrap_or(Duration::from_secs(8)),
         ..default
     };
+    let chronicle = flags.take("chronicle");
     flags.end()?;
     println!("{} processes, seed {seed}", plan.processes);
 
@@ -157,6 +159,10 @@ async fn watch(mut flags: Flags) -> Result<bool, BoxError> {
     }
     let minted = stage.minted();
     let (moments, account) = stage.close().await?;
+    if let Some(path) = chronicle {
+        let lines: Vec<_> = moments.iter().map(ToString::to_string).collect();
+        std::fs::write(path, lines.join("\n"))?;
+    }
     if let Some(timeline) = Timeline::of(stage.crew.size(), &moments, &minted) {
         println!("\n{timeline}");
     }

@@ -74,21 +74,41 @@ pub(crate) fn quantile(sorted: &[Duration], share: f64) -> Duration {
     sorted.get(rank.max(1) - 1).copied().unwrap_or_default()
 }
 
-/// One for the first token, and one for each that had come into its window when the next was asked for. Half of a life is
-/// always used, counted from when the token was asked for, so an exchange before that is one too many.
+/// One for the first token, and one for each that had come into its window when the next was asked for. At least half of
+/// what was left of a life when its token was asked for is always used, so an exchange before that is one too many.
 fn expected(minted: &[Time], moments: &[Moment], life: Duration) -> u64 {
-    let presented = moments.iter().filter(|moment| moment.fact == Fact::Presents);
-    let presented: Vec<Time> = presented.map(|moment| moment.at).collect();
-    let asked = |minted: &Time| {
-        let before = presented.partition_point(|at| at <= minted);
-        before.checked_sub(1).map_or(*minted, |nth| presented[nth])
+    let begun = begun(minted, moments);
+    let mut issued = minted.to_vec();
+    let nth = ordinals(minted, moments);
+    for moment in moments {
+        if let Fact::On(token, at) = moment.fact
+            && let Some(issued) = nth.get(&token).and_then(|nth| issued.get_mut(*nth))
+        {
+            *issued = at;
+        }
+    }
+    let is_due = |((asked, _), issued, next): &(&(Time, Time), &Time, &(Time, Time))| {
+        let left = issued.plus(life).since(*asked);
+        next.1.plus(COARSE) >= asked.plus(left / 2)
     };
-    let asked: Vec<Time> = minted.iter().map(asked).collect();
-    let due = asked
-        .windows(2)
-        .filter(|pair| pair[1].since(pair[0]) + life / 40 >= life / 2);
+    let tokens = begun.iter().zip(&issued).zip(begun.iter().skip(1));
+    let due = tokens.map(|((last, issued), next)| (last, issued, next)).filter(is_due);
     u64::from(!minted.is_empty()) + due.count() as u64
 }
+
+/// When the lease for each exchange was taken, and when its refresh token was sent.
+fn begun(minted: &[Time], moments: &[Moment]) -> Vec<(Time, Time)> {
+    let one = |minted: &Time| {
+        let mut before = moments.iter().rev().skip_while(|moment| moment.at > *minted);
+        let sent = before.find(|moment| moment.fact == Fact::Presents)?;
+        let leased = before.find(|moment| moment.member == sent.member && moment.fact.is_lease())?;
+        Some((leased.at, sent.at))
+    };
+    minted.iter().map(|at| one(at).unwrap_or((*at, *at))).collect()
+}
+
+/// Tokens are looked at by a clock with steps, and kept in whole milliseconds.
+const COARSE: Duration = Duration::from_millis(10);
 
 // ===== when a member lives and runs =====
 
@@ -146,7 +166,7 @@ fn lags(minted: &[Time], moments: &[Moment], spans: &[Span]) -> (Vec<Duration>, 
     let (mut lags, mut skipped) = (Vec::new(), 0);
     for span in spans {
         let on = |moment: &Moment| match moment.fact {
-            Fact::On(token) => nth.get(&token).map(|nth| (*nth, moment.at)),
+            Fact::On(token, _) => nth.get(&token).map(|nth| (*nth, moment.at)),
             _ => None,
         };
         let on: Vec<(usize, Time)> = span.told(moments).filter_map(on).collect();
@@ -173,7 +193,7 @@ fn lags(minted: &[Time], moments: &[Moment], spans: &[Span]) -> (Vec<Duration>, 
 fn ordinals(minted: &[Time], moments: &[Moment]) -> HashMap<u64, usize> {
     let mut ordinals = HashMap::new();
     for moment in moments {
-        if let Fact::On(token) = moment.fact {
+        if let Fact::On(token, _) = moment.fact {
             let before = minted.partition_point(|at| *at <= moment.at);
             ordinals.entry(token).or_insert(before.max(1) - 1);
         }

@@ -62,8 +62,9 @@ pub(crate) enum Fact {
     FetchFailed(String),
     /// Only a new sign-in helps.
     SessionLost,
-    /// This token goes out from now on. A number that says nothing of it, the same for all members.
-    On(u64),
+    /// This token goes out from now on: a number that says nothing of it, the same for all members, and when its life
+    /// began.
+    On(u64, Time),
 
     /// The right to renew is this member's, by this number.
     Leased(u64),
@@ -132,7 +133,10 @@ impl Fact {
             "store-recovered" => Self::StoreRecovered,
             "fetch-failed" => Self::FetchFailed(detail.into()),
             "session-lost" => Self::SessionLost,
-            "on" => Self::On(detail.parse()?),
+            "on" => {
+                let (token, issued) = detail.split_once(' ').ok_or_else(odd)?;
+                Self::On(token.parse()?, Time(issued.parse()?))
+            }
             "leased" => Self::Leased(detail.parse()?),
             "checked" => Self::Checked,
             "presents" => Self::Presents,
@@ -159,7 +163,7 @@ impl fmt::Display for Fact {
             Self::StoreRecovered => f.write_str("store-recovered"),
             Self::FetchFailed(why) => write!(f, "fetch-failed {}", why.replace('\n', " ")),
             Self::SessionLost => f.write_str("session-lost"),
-            Self::On(token) => write!(f, "on {token}"),
+            Self::On(token, issued) => write!(f, "on {token} {}", issued.0),
             Self::Leased(fence) => write!(f, "leased {fence}"),
             Self::Checked => f.write_str("checked"),
             Self::Presents => f.write_str("presents"),
@@ -180,6 +184,12 @@ pub(crate) struct Moment {
     pub(crate) at: Time,
     pub(crate) member: usize,
     pub(crate) fact: Fact,
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.at.0, self.member, self.fact)
+    }
 }
 
 /// What happened in a span of time.

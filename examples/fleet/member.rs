@@ -18,7 +18,7 @@ use tower_token::{
     BoxError, Error, Event, Origins, RefreshPolicy, StorePolicy, Token, TokenLayer, TokenService, Tokens,
 };
 
-use crate::facts::Fact;
+use crate::facts::{Fact, Time};
 use crate::orders::Orders;
 use crate::watched::Watched;
 
@@ -137,7 +137,9 @@ fn tell(event: &Event) {
 
 async fn tell_tokens(tokens: Tokens) {
     loop {
-        Fact::On(number(&tokens.changed().await)).tell();
+        let token = tokens.changed().await;
+        let now = Time::now();
+        Fact::On(number(&token), token.issue_time().map_or(now, Time::of)).tell();
     }
 }
 

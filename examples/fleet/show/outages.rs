@@ -174,7 +174,7 @@ async fn one(outage: Outage, lasts: Duration) -> Result<Vec<Target>, BoxError> {
 fn on_new_tokens(after: &Excerpt<'_>, members: usize) -> Option<Time> {
     let first = |member| {
         let mut own = after.0.iter().filter(|moment| moment.member == member);
-        own.find(|moment| matches!(moment.fact, Fact::On(_)))
+        own.find(|moment| matches!(moment.fact, Fact::On(..)))
             .map(|moment| moment.at)
     };
     let all: Option<Vec<Time>> = (0..members).map(first).collect();

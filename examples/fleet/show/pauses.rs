@@ -226,10 +226,9 @@ fn second_presentations(fleet: usize, stage: &Stage, moments: &[Moment]) -> Stri
     let presentations = stage.issuer.presentations();
     let mut told = String::new();
     for again in presentations.iter().filter(|presented| presented.times > 1) {
-        let earlier = presentations
-            .iter()
-            .filter(|one| one.token == again.token && one.at < again.at);
-        let after = earlier.last().map_or(Duration::ZERO, |one| again.at - one.at);
+        let mut earlier = presentations.iter().rev();
+        let earlier = earlier.find(|one| one.token == again.token && one.times < again.times);
+        let after = earlier.map_or(Duration::ZERO, |one| again.at - one.at);
         let arrived = stage.time_of(again.at);
         let before = moments.iter().rev().filter(|moment| moment.at <= arrived);
         let Some(sent) = before.clone().find(|moment| moment.fact == Fact::Presents) else {
