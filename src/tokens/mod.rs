@@ -1,21 +1,24 @@
 //! The handle: [`Tokens`] keeps one current token for every client that shares it.
 //!
 //! Nothing in this folder knows HTTP. Read it in this order: [`desk`] (the decisions), [`flight`]
-//! (one fetch and who waits for it), [`fetch`] (its task, and how it lands), [`schedule`] and
-//! [`breaker`] (when not to fetch), [`keeper`] (fetching without traffic), [`engine`] (how decisions are
-//! carried out). What it takes for threads to share all this comes from [`sync`].
+//! (one fetch and who waits for it), [`fetch`] (its task, and how it lands), [`kept`] (what outlives the
+//! process, and is shared), [`intake`] (what comes from elsewhere), [`timer`] (the monotonic end of a token),
+//! [`schedule`] and [`breaker`] (when not to fetch), [`keeper`] (fetching without traffic), [`engine`] (how
+//! decisions are carried out). What it takes for threads to share all this comes from [`sync`].
 
 mod breaker;
 mod desk;
 mod engine;
 mod fetch;
 mod flight;
+mod intake;
 mod keeper;
 #[cfg_attr(not(feature = "store"), allow(dead_code, unused_imports))]
 mod kept;
 #[cfg(all(test, feature = "shuttle"))]
 pub(crate) mod model;
 mod schedule;
+mod timer;
 
 use std::fmt;
 use std::future::Future;
