@@ -151,6 +151,10 @@ impl Kept {
         }
     }
 
+    fn cannot_be_read(&self) -> bool {
+        matches!(self.book().trouble, Some((Op::Load, _)))
+    }
+
     /// Waits until nothing is held and nothing is unsaved, but not for long.
     pub(super) async fn idle(&self) {
         let mut busy = self.busy.subscribe();

@@ -172,7 +172,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Before somebody is told once more of what they looked at.
-const REST: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {

@@ -71,11 +71,12 @@ impl Watcher {
             let Some(kept) = &engine.kept else { return };
             let seen = kept.book().seen;
             let store = kept.store.clone();
+            // One that resolves at once is no clock, and what cannot be read is not read the sooner.
+            let least = if kept.cannot_be_read() { LOOK_AGAIN } else { LEAST };
             drop(engine);
             let news = async {
                 Kept::news(&*store, seen).await;
-                // One that resolves at once is no clock.
-                sleep_until(began + LEAST).await;
+                sleep_until(began + least).await;
             };
             let gone = async { while self.gone.changed().await.is_ok() {} };
             if timeout(LOOK_AGAIN, first(news, gone)).await == Ok(false) {
