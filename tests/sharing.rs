@@ -8,6 +8,8 @@ mod accidents;
 mod changes;
 #[path = "sharing/departures.rs"]
 mod departures;
+#[path = "sharing/fleets.rs"]
+mod fleets;
 #[path = "sharing/history.rs"]
 mod history;
 #[path = "sharing/leases.rs"]

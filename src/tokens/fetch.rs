@@ -120,7 +120,6 @@ impl Pilot {
     }
 
     /// One presentation, and a second one if the answer was lost and the provider's policy allows it.
-    /// With the token comes the moment at which it was asked for.
     async fn fetch(
         &self,
         lost_before: u32,
@@ -132,7 +131,7 @@ impl Pilot {
             .map(|permit| permit.presented_before(engine, &self.flight));
         let lost_before = lost_before.max(before.transpose()?.unwrap_or(0));
         let began = engine.outlook(true);
-        let first = self.exchange(permit.as_deref_mut()).await.map(|token| (token, began));
+        let first = self.exchange(permit.as_deref_mut()).await;
         let Err(error) = &first else { return first };
         // By whichever clock saw more of it: one misses a suspend, the other a step back.
         let elapsed = || began.wall.until(engine.now()).max(began.mono.elapsed());
@@ -155,15 +154,15 @@ impl Pilot {
                 return first;
             }
         }
-        let asked_again = engine.outlook(true);
-        match self.exchange(permit).await.map(|token| (token, asked_again)) {
+        match self.exchange(permit).await {
             // The first presentation stays lost, whatever kept the second one from the issuer.
             Err(error) if error.says_nothing() && is_no_verdict(error.class()) => Err(error.lost()),
             second => second,
         }
     }
 
-    async fn exchange(&self, permit: Option<&mut Permit>) -> Result<Token, FetchError> {
+    /// With the token comes the moment at which it was asked for.
+    async fn exchange(&self, permit: Option<&mut Permit>) -> Result<(Token, Outlook<'_>), FetchError> {
         let engine = &*self.engine;
         let limit = engine.policy.fetch_timeout;
         let permit = match permit {
@@ -173,6 +172,8 @@ impl Pilot {
             }
             None => None,
         };
+        // The store took its time, and a life begins no earlier.
+        let asked = engine.outlook(true);
         let context = {
             let desk = engine.desk();
             if !desk.counts(&self.flight) {
@@ -195,10 +196,10 @@ impl Pilot {
         let limit = limit.saturating_mul(engine.provider.exchanges().clamp(1, MOST));
         let budget = &self.flight.budget;
         let spent_before = budget.spent();
-        let asked = timeout(limit, self.asked(context));
+        let answer = timeout(limit, self.asked(context));
         let fetched = match permit {
-            Some(permit) => permit.within(asked).await,
-            None => Some(asked.await),
+            Some(permit) => permit.within(answer).await,
+            None => Some(answer.await),
         };
         let fetched = match fetched {
             Some(Ok(fetched)) => fetched,
@@ -217,7 +218,7 @@ impl Pilot {
         if sent && budget.spent() == spent_before {
             let _ = budget.take();
         }
-        fetched
+        fetched.map(|token| (token, asked))
     }
 
     /// The provider's future, in the span of whoever observes with one.

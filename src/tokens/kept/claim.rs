@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::{Kept, Permit, Seen, withheld};
+use super::{Kept, Op, Permit, Seen, withheld};
 use crate::clock::Wall;
 use crate::error::FetchError;
 use crate::event::Event;
@@ -131,6 +131,10 @@ impl Kept {
             {
                 book.known = Some(record.clone());
             }
+        }
+        if (1..record.generation).contains(&seen.known) {
+            // Somebody saved it just now, so the store takes what it is given.
+            self.note(engine, Op::Save, None);
         }
         (engine.take_in(&record), Some(record))
     }
