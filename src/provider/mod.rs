@@ -168,6 +168,8 @@ where
     ProviderFn {
         fetch,
         if_lost: IfLost::ReplayOnce,
+        owner: String::new(),
+        seed: None,
     }
 }
 
@@ -176,6 +178,8 @@ where
 pub struct ProviderFn<F> {
     fetch: F,
     if_lost: IfLost,
+    owner: String,
+    seed: Option<Secret<Value>>,
 }
 
 impl<F> ProviderFn<F> {
@@ -183,6 +187,20 @@ impl<F> ProviderFn<F> {
     #[must_use]
     pub fn if_lost(mut self, policy: IfLost) -> Self {
         self.if_lost = policy;
+        self
+    }
+
+    /// Whose tokens these are ([`TokenProvider::owner`]). Default: nothing.
+    #[must_use]
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = owner.into();
+        self
+    }
+
+    /// What it was configured to begin from ([`TokenProvider::seed`]). Default: none.
+    #[must_use]
+    pub fn seed(mut self, seed: Value) -> Self {
+        self.seed = Some(Secret::new(seed));
         self
     }
 }
@@ -204,6 +222,14 @@ where
 
     fn if_lost(&self) -> IfLost {
         self.if_lost
+    }
+
+    fn owner(&self) -> String {
+        self.owner.clone()
+    }
+
+    fn seed(&self) -> Option<Secret<Value>> {
+        self.seed.clone()
     }
 }
 
