@@ -46,10 +46,11 @@ async fn over_five_expiries_and_a_revocation<V: Vendor>(double: &Double<V>, toke
     let mut calls = 0;
     for (called, failures) in callers.join_all().await {
         assert_eq!(failures, Vec::<String>::new());
+        // Each was there in each of five lives, however slow the machine is.
+        assert!(called >= 5, "{called}");
         calls += called;
     }
     let counts = double.counts();
-    assert!(calls > 10 * CALLERS as u32, "{calls}");
     assert_eq!((counts.presented_twice, counts.max_in_flight), (0, 1), "{counts:?}");
     assert_eq!((counts.nonce_reused, counts.signature_failures), (0, 0), "{counts:?}");
     assert_eq!(counts.unknown_parameters, 0, "{counts:?}");
