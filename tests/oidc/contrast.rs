@@ -82,8 +82,9 @@ where
     let mut lost = 0;
     for _ in 0..rounds {
         let caller = sign_in(oidc.sign_in("rt-client").await);
+        // Nobody waits for it, so it may be longer than any pause of the machine.
         let slow = Delay {
-            token_after: 150,
+            token_after: 5_000,
             ..Delay::default()
         };
         oidc.delay(slow).await;
