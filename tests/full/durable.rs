@@ -75,9 +75,10 @@ fn every_save_is_synced_then_renamed_then_its_folder_is_synced_then_told() {
     assert_eq!(in_order, SAVES);
 }
 
+/// In full only: a call is found again by its number within its thread, and on a busy machine another thread may save.
 #[test]
 fn a_program_that_is_killed_at_any_system_call_of_a_save_leaves_the_old_or_the_new() {
-    if is_missing() {
+    if is_missing() || !in_full() {
         return;
     }
     let mut killed = BTreeMap::<String, u32>::new();
@@ -121,7 +122,7 @@ fn a_program_that_is_killed_at_any_system_call_of_a_save_leaves_the_old_or_the_n
 
 #[test]
 fn a_disk_that_fails_at_any_step_is_named_and_harms_nothing() {
-    if is_missing() {
+    if is_missing() || !in_full() {
         return;
     }
     let faults: &[&str] = if in_full() {
