@@ -62,6 +62,8 @@ pub(super) async fn durability(flags: &mut Flags) -> Result<Vec<Target>, BoxErro
             format!("{right} of {used}"),
             wrong.is_empty() && used as u64 >= renewals,
         ),
+        // A store that takes longer than the old token lives is waited for no longer, and that is told.
+        Target::stated("under strace: told as undurable", account.undurable),
         Target::exactly("under strace: failed requests", 0, account.failures()),
         Target::exactly("under strace: presented twice", 0, account.issuer.presented_twice),
     ])
