@@ -82,9 +82,9 @@ where
     let mut lost = 0;
     for _ in 0..rounds {
         let caller = sign_in(oidc.sign_in("rt-client").await);
-        // Nobody waits for it, so it may be longer than any pause of the machine.
+        // Longer than any pause of the machine; it ends when the delay is taken away.
         let slow = Delay {
-            token_after: 5_000,
+            token_after: 10_000,
             ..Delay::default()
         };
         oidc.delay(slow).await;
