@@ -155,7 +155,7 @@ async fn so_is_what_is_encrypted_otherwise_than_agreed() {
     use tower_token::EncryptionKey;
 
     let sealed = |key| Envelope::sealed(EncryptionKey::new([key; 32]));
-    let content = String::from_utf8(sealed(1).write(&record(7))).unwrap();
+    let content = String::from_utf8(sealed(1).write(&record(7)).unwrap()).unwrap();
     refused(sealed(2), &content, "is encrypted with another key").await;
     refused(Envelope::plain(), &content, "is encrypted, and no key was given").await;
     refused(sealed(1), &sheet(1, 7), "is not encrypted").await;

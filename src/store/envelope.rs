@@ -86,9 +86,15 @@ impl Envelope {
     }
 
     /// The record as bytes. They hold secrets, unless the envelope is sealed with a key.
-    pub fn write(&self, record: &Record) -> Vec<u8> {
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::unusable`] for a record that [`read`](Self::read) would refuse: what a provider keeps as its
+    /// credential is nested deeper than 120 values.
+    pub fn write(&self, record: &Record) -> Result<Vec<u8>, StoreError> {
         let record = Secret::new(record.to_json());
         let record = Zeroizing::new(record.expose().to_string());
+        parsed(&record)?;
         #[cfg(feature = "encryption")]
         if let Some(key) = &self.key {
             let sealed = Sealed::new(&record, key, SCHEMA);
@@ -97,18 +103,11 @@ impl Envelope {
                 sealed,
             });
         }
-        // A text that serde_json wrote is JSON.
-        let raw: Result<&RawValue, _> = serde_json::from_str(&record);
-        raw.map_or_else(
-            |_| Vec::new(),
-            |raw| {
-                sheet(&PlainSheet {
-                    tower_token_record: SCHEMA,
-                    sum: sum(&record),
-                    record: raw,
-                })
-            },
-        )
+        sheet(&PlainSheet {
+            tower_token_record: SCHEMA,
+            sum: sum(&record),
+            record: serde_json::from_str(&record).map_err(unwritable)?,
+        })
     }
 
     /// What [`write`](Self::write) wrote.
@@ -191,9 +190,12 @@ fn not_ours(bytes: &[u8], error: &serde_json::Error) -> StoreError {
     })
 }
 
-/// What is written: everything in it has a form that JSON can have.
-fn sheet(sheet: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(sheet).unwrap_or_default()
+fn sheet(sheet: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(sheet).map_err(unwritable)
+}
+
+fn unwritable(error: serde_json::Error) -> StoreError {
+    StoreError::unusable("the record has no form that JSON can have").caused_by(error)
 }
 
 #[derive(Serialize)]
@@ -235,3 +237,31 @@ const NO_KEY: &str = "what is kept is encrypted, and no key was given";
 
 /// The form of what is written. One number more for each that an older program would misread.
 const SCHEMA: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::store::record::tests::record;
+
+    fn with_a_credential_of(depth: usize) -> Record {
+        let nested = (0..depth).fold(json!("test-credential"), |inner, _| Value::Array(vec![inner]));
+        Record {
+            credential: Some(Secret::new(nested)),
+            ..record()
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let deep = with_a_credential_of(120);
+        let bytes = Envelope::plain().write(&deep).unwrap();
+        assert_eq!(Envelope::plain().read(&bytes).unwrap().to_json(), deep.to_json());
+        for depth in [127, 128, 500] {
+            let refused = Envelope::plain().write(&with_a_credential_of(depth)).unwrap_err();
+            assert!(refused.is_unusable(), "{refused}");
+            assert!(refused.to_string().contains("nested too deeply"), "{refused}");
+        }
+    }
+}

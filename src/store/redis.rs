@@ -153,7 +153,7 @@ impl RedisStore {
     }
 
     async fn save(&self, record: &Record, expected: u64, lease: &Lease) -> Result<Saved, StoreError> {
-        let body = Zeroizing::new(self.envelope.write(record));
+        let body = Zeroizing::new(self.envelope.write(record)?);
         let [expected, generation, fence] =
             [expected, record.generation(), lease.fence()].map(|number| number.to_string());
         let with = [&expected, &generation, &fence, &self.names.channel].map(|text| text.as_bytes());

@@ -29,5 +29,5 @@ pub(crate) fn bytes(generation: u64, mark: &str) -> Vec<u8> {
 
 /// What makes it differ from others of its generation.
 pub(crate) fn text(record: &Record) -> String {
-    String::from_utf8(Envelope::plain().write(record)).unwrap()
+    String::from_utf8(Envelope::plain().write(record).unwrap()).unwrap()
 }

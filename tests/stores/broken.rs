@@ -160,13 +160,13 @@ impl BrokenStore {
         *self.before.lock().unwrap() = there.clone();
         match self.how {
             ReplacesTorn if self.memory.load().await.is_err() => {
-                self.memory.put_bytes(Envelope::plain().write(record));
+                self.memory.put_bytes(Envelope::plain().write(record).unwrap());
                 Ok(Saved::Kept)
             }
             SavesWithoutComparing => self.memory.save(record, self.generation(), lease).await,
             SavesAndSaysOvertaken => {
                 if self.memory.save(record, expected, lease).await? == Saved::Overtaken {
-                    self.memory.put_bytes(Envelope::plain().write(record));
+                    self.memory.put_bytes(Envelope::plain().write(record).unwrap());
                     return Ok(Saved::Overtaken);
                 }
                 Ok(Saved::Kept)
@@ -192,7 +192,7 @@ impl BrokenStore {
             SavesInTwoParts => {
                 let saved = self.memory.save(record, expected, lease).await?;
                 if saved == Saved::Kept {
-                    let whole = Envelope::plain().write(record);
+                    let whole = Envelope::plain().write(record).unwrap();
                     self.memory.put_bytes(&whole[..whole.len() / 2]);
                     yield_now().await;
                     self.memory.put_bytes(whole);
@@ -213,7 +213,8 @@ impl BrokenStore {
             LosesTheScope => {
                 let saved = self.memory.save(record, expected, lease).await?;
                 if saved == Saved::Kept {
-                    self.memory.put_bytes(without_scope(&Envelope::plain().write(record)));
+                    self.memory
+                        .put_bytes(without_scope(&Envelope::plain().write(record).unwrap()));
                 }
                 Ok(saved)
             }

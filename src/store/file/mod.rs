@@ -218,7 +218,7 @@ impl TokenFile {
         if generation(kept.as_ref()) != expected {
             return Ok(Saved::Overtaken);
         }
-        let bytes = Zeroizing::new(self.envelope.write(record));
+        let bytes = Zeroizing::new(self.envelope.write(record)?);
         let stamp = content::replace(&place, &bytes, || {
             self.known().unanswered = Some(record.clone());
         })?;

@@ -49,7 +49,7 @@ impl Contents {
         if overtaken || self.generation()? != expected {
             return Ok(Saved::Overtaken);
         }
-        self.bytes = Some(Envelope::plain().write(record));
+        self.bytes = Some(Envelope::plain().write(record)?);
         self.saved_under = Some(holding);
         Ok(Saved::Kept)
     }
