@@ -75,6 +75,29 @@ fn every_save_is_synced_then_renamed_then_its_folder_is_synced_then_told() {
     assert_eq!(in_order, SAVES);
 }
 
+/// A token that somebody else has renamed to its place, and was then killed, is used from then on: it is synced first.
+#[test]
+fn what_another_process_put_there_is_synced_before_it_is_used() {
+    if is_missing() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    assert!(program(&folder, 1).output().unwrap().status.success());
+    let (ended, trace) = traced(&folder, 1, &["trace=openat,fsync"]);
+    assert!(ended.status.success());
+    let calls = Call::all(&trace);
+    let at = |name: &str, of: &str| {
+        let of = format!("{}{of}", folder.path().display());
+        calls
+            .iter()
+            .position(|call| call.name == name && call.succeeded && call.line.contains(&of))
+    };
+    let read = at("openat", "/token.json\"").expect("what is there is read");
+    let synced = at("fsync", ">").expect("the folder is synced");
+    let saving = at("openat", "/.token.json.tmp-").expect("the next one is saved");
+    assert!(read < synced && synced < saving, "{calls:#?}");
+}
+
 /// In full only: a call is found again by its number within its thread, and on a busy machine another thread may save.
 #[test]
 fn a_program_that_is_killed_at_any_system_call_of_a_save_leaves_the_old_or_the_new() {
@@ -120,16 +143,13 @@ fn a_program_that_is_killed_at_any_system_call_of_a_save_leaves_the_old_or_the_n
     assert!(old > 0 && new > 0);
 }
 
+/// In full only, for the same reason.
 #[test]
 fn a_disk_that_fails_at_any_step_is_named_and_harms_nothing() {
     if is_missing() || !in_full() {
         return;
     }
-    let faults: &[&str] = if in_full() {
-        &["EIO", "ENOSPC", "EROFS"]
-    } else {
-        &["EIO"]
-    };
+    let faults = ["EIO", "ENOSPC", "EROFS"];
     let mut failed = 0;
     for Step { name, nth, what } in steps_of_a_save() {
         if !matches!(&*name, "openat" | "write" | "fsync" | "rename" | "read") || what == "openat token.json.lock" {
@@ -162,11 +182,7 @@ fn a_disk_that_fails_at_any_step_is_named_and_harms_nothing() {
 #[test]
 fn nor_does_a_kill_at_a_random_instant_lose_what_was_told() {
     let folder = tempfile::tempdir().unwrap();
-    let kills = if std::env::var_os("TOWER_TOKEN_FULL").is_some() {
-        300
-    } else {
-        30
-    };
+    let kills = if in_full() { 300 } else { 30 };
     let (mut old, mut new) = (0, 0);
     for _ in 0..kills {
         let mut child = program(&folder, 1_000_000).stdout(Stdio::piped()).spawn().unwrap();

@@ -191,7 +191,15 @@ impl TokenFile {
     }
 
     fn load(&self) -> Result<Option<Record>, StoreError> {
-        self.read(&Place::of(&self.path)?)
+        let place = Place::of(&self.path)?;
+        let known = self.known().generation;
+        let kept = self.read(&place)?;
+        if generation(kept.as_ref()) > known {
+            // Who put it there may not have come to that, and what we send is to be there after the power failed. A disk
+            // that cannot do it is told of by the next save.
+            let _ = content::sync_folder(&place.folder);
+        }
+        Ok(kept)
     }
 
     fn read(&self, place: &Place) -> Result<Option<Record>, StoreError> {
