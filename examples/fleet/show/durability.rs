@@ -21,6 +21,8 @@ pub(super) async fn durability(flags: &mut Flags) -> Result<Vec<Target>, BoxErro
     let mut stage = Stage::set(Plan {
         processes: 1,
         rate: 50.0,
+        // Long enough that a token is always waited for as long as the store's patience lasts.
+        life: Duration::from_secs(20),
         refresh_every: Some(Duration::from_millis(200)),
         ..Plan::at(Place::File(kept.join("token.json")))
     })
