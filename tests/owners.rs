@@ -111,6 +111,14 @@ fn as_written() -> Endpoint {
     own("a1", "a1")
 }
 
+/// As its document calls it.
+fn called(owner: &str, from: &str, to: &str) -> Endpoint {
+    assert!(DOCUMENT.contains(from));
+    let document = DOCUMENT.replace(from, to);
+    let body = document.trim_start().strip_prefix('{').unwrap();
+    Endpoint::from_json(&format!(r#"{{ "owner": "{owner}",{body}"#)).unwrap()
+}
+
 fn cases() -> Vec<Case> {
     vec![
         case!(
@@ -212,6 +220,12 @@ fn cases() -> Vec<Case> {
             seed: [own("canary-code", "canary-other"), own("canary-sid", "canary-other")],
             same: [own("canary-secret", "canary-new"), own("canary-key", "canary-new"), own("canary-pw", "canary-new")]
         ),
+        case!(
+            called("my app", "a1", "a1"),
+            owner: [called("another", "a1", "a1"), as_written()],
+            seed: [called("my app", "canary-code", "canary-other")],
+            same: [called("my app", "a1", "a2"), called("my app", "api.example.com/token", "login.example.com/token")]
+        ),
         case!(Fixed::new("canary-a"), owner: [], seed: [Fixed::new("canary-b")], same: []),
     ]
 }
@@ -292,6 +306,7 @@ fn an_owner_reads_the_same_in_every_version() {
             "endpoint https://api.example.com/token renew=https%3A%2F%2Fapi.example.com%2Frenew%2F%7Bapp_id%7D%2F%7Baccess_token%7D \
              app_id=a1 tenant=t1",
         ),
+        (called("my app", "a1", "a1").owner(), "endpoint owner=my%20app"),
         (Fixed::new("canary").owner(), "fixed"),
     ] {
         assert_eq!(owner, text);

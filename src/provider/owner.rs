@@ -15,6 +15,12 @@ impl Owner {
         Self(format!("{kind} {}", address(url)))
     }
 
+    /// What somebody calls it, wherever it is.
+    #[cfg(feature = "endpoint")]
+    pub(super) fn named(kind: &str, name: &str) -> Self {
+        Self(kind.to_owned()).and("owner", name)
+    }
+
     /// What else tells one account from another; nothing where `value` is empty.
     pub(super) fn and(mut self, name: &str, value: &str) -> Self {
         if !value.is_empty() {

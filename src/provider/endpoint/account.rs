@@ -10,6 +10,11 @@ use super::{Call, Endpoint, Fallback};
 use crate::provider::owner::{Owner, is_account};
 use crate::token::Secret;
 
+/// As a document says it.
+pub(super) fn owner_named(owner: &str) -> String {
+    Owner::named("endpoint", owner).into_line()
+}
+
 impl Endpoint {
     /// Of a document that somebody wrote: its addresses, and what is named like an account in `vars` or in a request.
     pub(super) fn owner_by_names(&self) -> String {

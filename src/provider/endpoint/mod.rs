@@ -85,8 +85,9 @@
 //! Whose tokens these are ([`owner`](crate::TokenProvider::owner)) is told by the URLs without their queries, and by those
 //! of `vars`, and of the parameters that are written into a request, whose name is that of an account: it ends in `id`, or
 //! is one of `account`, `audience`, `domain`, `organization`, `project`, `realm`, `resource`, `scope`, `tenant`, `user` and
-//! `username`. Names with `secret`, `token`, `session`, `key`, `code`, `password` or `nonce` in them do not count. What it
-//! begins from ([`seed`](crate::TokenProvider::seed)) are those of `vars` that an answer replaces (`access_token`,
+//! `username`. Names with `secret`, `token`, `session`, `key`, `code`, `password` or `nonce` in them do not count. Where that
+//! says too little or too much, `"owner": "my-app at example"` says it instead: no secret, and the same for all who share a
+//! token. What it begins from ([`seed`](crate::TokenProvider::seed)) are those of `vars` that an answer replaces (`access_token`,
 //! `refresh_token`, a name in `answer.keep`), and with `"fallback": "never"` what `acquire` needs.
 
 mod account;
@@ -160,6 +161,7 @@ pub struct Document {
     #[serde(default)]
     fallback: Fallback,
     replay: Option<IfLost>,
+    owner: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -207,6 +209,12 @@ impl Document {
         let found = self.vars.iter().filter(|(_, source)| is_found(source));
         let secrets = found.map(|(name, _)| name.clone()).collect();
         let sign = Signer::read(&self.sign, base, faults);
+        if self.owner.as_ref().is_some_and(|owner| owner.trim().is_empty()) {
+            faults.add(
+                "owner",
+                "is empty; write what tells these tokens from those of others, or leave it out",
+            );
+        }
         Endpoint {
             acquire: self.acquire,
             renew: self.renew,
@@ -221,6 +229,7 @@ impl Document {
             errors: self.errors,
             renew_before_death: self.renew_before_death,
             fallback: self.fallback,
+            owner: self.owner,
             dead: Class::Terminal,
             token_alias: ACCESS_TOKEN,
             seed: Map::new(),
@@ -264,6 +273,8 @@ pub struct Endpoint {
     renew_before_death: bool,
     fallback: Fallback,
     if_lost: IfLost,
+    /// Whose tokens these are, if the document says so.
+    owner: Option<String>,
     /// What a terminal verdict is when nothing can be acquired.
     pub(super) dead: Class,
     /// What an installed credential may call its token instead of `access_token`.
@@ -496,7 +507,10 @@ impl TokenProvider for Endpoint {
     }
 
     fn owner(&self) -> String {
-        self.owner_by_names()
+        match &self.owner {
+            Some(owner) => account::owner_named(owner),
+            None => self.owner_by_names(),
+        }
     }
 
     fn seed(&self) -> Option<Secret<Value>> {
