@@ -53,6 +53,9 @@ pub struct TokenClient {
 
 impl TokenClient {
     /// Sends token requests through `service`. Request bodies are made from [`Bytes`]; of an answer 1 MiB is read at most.
+    ///
+    /// It must not send a request again by itself: what is presented may be good for one use, and whether an answer that was
+    /// lost is asked for once more is up to [`IfLost`](crate::IfLost). Give it no retry middleware.
     pub fn new<S, B, RB>(service: S) -> Self
     where
         S: Service<http::Request<B>, Response = http::Response<RB>> + Clone + Send + 'static,

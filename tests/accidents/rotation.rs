@@ -1,5 +1,6 @@
-//! Rotation: refresh tokens that are given out once (T22, T23, T28, T29).
+//! Rotation: refresh tokens that are given out once (T22, T23, T26, T28, T29).
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use crate::flows::*;
@@ -7,12 +8,16 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::WWW_AUTHENTICATE};
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_test::assert_pending;
 use tokio_test::task::spawn;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_token::oauth2::RefreshTokenGrant;
 use tower_token::testkit::{Api, Body, Fault, Issuer};
-use tower_token::{Class, Error, IfLost, Origins, State, TokenClient, TokenLayer};
+use tower_token::{Class, Error, IfLost, Origins, State, TokenClient, TokenLayer, Tokens};
 
 /// An answer without a refresh token erased the one that was kept
 /// (modelcontextprotocol/python-sdk#2270, Kong/insomnia#1492, spring-projects/spring-security#6503).
@@ -256,4 +261,85 @@ async fn t29_nor_does_a_chained_fetch_bring_a_session_back() {
         (issuer.counts().token_requests, issuer.counts().presented_twice),
         (3, 0)
     );
+}
+
+/// A client below sent the refresh token again by itself (golang/oauth2's probing, authproxy#276). Those that we know do
+/// not, also over a connection that was good for the request before; one that does is not ours to see.
+#[tokio::test]
+async fn t26_no_client_below_sends_a_token_request_again() {
+    let pooled = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new());
+    let clients = [
+        ("hyper-util", TokenClient::new::<_, Full<Bytes>, _>(pooled.build_http())),
+        #[cfg(feature = "client")]
+        ("client", TokenClient::https()),
+        #[cfg(feature = "reqwest")]
+        (
+            "reqwest",
+            TokenClient::new::<_, reqwest::Body, _>(tower_token::reqwest::Http::new(
+                reqwest::Client::builder().no_proxy().build().unwrap(),
+            )),
+        ),
+    ];
+    for (name, client) in clients {
+        let (address, mut received) = hanging_up().await;
+        let grant = RefreshTokenGrant::new(format!("http://{address}/token"), "test-client")
+            .client_secret("test-secret")
+            .refresh_token("test-refresh")
+            .if_lost(IfLost::NeverReplay)
+            .client(client);
+        let tokens = Tokens::builder(grant).build().unwrap();
+        // The first is answered, so that there is a connection to go on with.
+        tokens.get().await.unwrap();
+        tokens.refresh().await.unwrap_err();
+        // Whatever the client did, it did before it answered.
+        received.close();
+        let mut presented = Vec::new();
+        while let Some(request) = received.recv().await {
+            presented.push(request.contains("test-refresh"));
+        }
+        assert_eq!(presented, [true, true], "{name}");
+    }
+}
+
+/// A server that answers the first request it reads and closes the connection after every other; what it read.
+async fn hanging_up() -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (told, received) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut answer = Some(r#"{"access_token":"test-access","token_type":"Bearer","expires_in":3600}"#);
+        while let Ok((mut connection, _)) = listener.accept().await {
+            while let Some(request) = whole_request(&mut connection).await {
+                if told.send(request).is_err() {
+                    return;
+                }
+                let Some(body) = answer.take() else { break };
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length";
+                let answer = format!("{head}: {}\r\n\r\n{body}", body.len());
+                connection.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    (address, received)
+}
+
+/// `None`: the connection was closed.
+async fn whole_request(connection: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(": ")?;
+                name.eq_ignore_ascii_case("content-length")
+                    .then(|| value.parse().ok())?
+            });
+            if body.len() >= length.unwrap_or(0) {
+                return Some(text);
+            }
+        }
+        if connection.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
 }
