@@ -230,7 +230,8 @@ fn a_store_is_one_of_two_with_its_own_fields() {
         json!({ "file": every(json!({ "path": "p" })) }),
         json!({ "file": { "path": "p", "lease": null, "patience": null, "alone": null, "encryption_key": null } }),
         json!({ "redis": redis }),
-        json!({ "redis": every(json!({ "url": { "env": "REDIS_URL" }, "key": "k", "ca_certificate": "ca.pem" })) }),
+        json!({ "redis": every(json!({ "url": { "env": "REDIS_URL" }, "key": "k", "ca_certificate": "ca.pem",
+                                       "client_certificate": "ours.pem", "client_key": { "file": "ours.key" } })) }),
         json!({ "redis": { "url": { "file": "url" }, "key": "k", "ca_certificate": null } }),
     ] {
         let mut sample = token("cc");

@@ -86,6 +86,11 @@ fields! {
         key: String,
         /// The certificates that a server is trusted by (PEM), relative to the document. Default: those of the system.
         ca_certificate: Option<String>,
+        /// Our own certificate with its chain (PEM), relative to the document, for a server that asks for one. Default:
+        /// none.
+        client_certificate: Option<String>,
+        /// The private key that goes with it (PEM).
+        client_key: Option<Source>,
     }
 }
 
@@ -114,7 +119,7 @@ impl Store {
             Self::Redis(redis) => ("redis", redis.policy(), redis.keep(builder, base, &mut found)),
         };
         policy.check(refresh, &mut found);
-        // Without a document there is one store, and that is what a builder calls it.
+        // A builder has one store, and calls it that.
         faults.absorb(&below(at, name), found.without("store."));
         builder.store_policy(policy)
     }
@@ -142,31 +147,38 @@ impl StoredInRedis {
         let envelope = envelope(self.encryption_key.as_ref(), base, faults);
         // Sooner than the patience ends, so that what went wrong is named.
         let timeout = (self.policy().patience / 2).clamp(SHORTEST, LONGEST);
-        let read = |path: &Option<String>| {
-            path.as_ref()
-                .map(|path| Source::File(path.into()).secret(base))
-                .transpose()
+        let mut read = |field: &'static str, source: Option<&Source>| {
+            let read = source.map(|source| source.secret(base)).transpose();
+            read.unwrap_or_else(|advice| {
+                faults.add(field, advice);
+                None
+            })
         };
-        match (self.url.secret(base), read(&self.ca_certificate)) {
-            (Ok(url), Ok(ca)) => {
-                let mut store = RedisStore::new(url, self.key.as_str())
-                    .envelope(envelope)
-                    .timeout(timeout);
-                if let Some(pem) = ca {
-                    store = store.ca_certificate(pem.expose().as_str());
-                }
-                store.check(faults);
-                builder.store(store)
-            }
-            (url, ca) => {
-                for (field, read) in [("url", url.err()), ("ca_certificate", ca.err())] {
-                    if let Some(advice) = read {
-                        faults.add(field, advice);
-                    }
-                }
-                builder
-            }
+        let file = |path: &Option<String>| path.as_ref().map(|path| Source::File(path.into()));
+        let url = read("url", Some(&self.url));
+        let ca = read("ca_certificate", file(&self.ca_certificate).as_ref());
+        let chain = read("client_certificate", file(&self.client_certificate).as_ref());
+        let key = read("client_key", self.client_key.as_ref());
+        match (&self.client_certificate, &self.client_key) {
+            (Some(_), None) => faults.add("client_key", "is missing; write where the certificate's private key is"),
+            (None, Some(_)) => faults.add(
+                "client_certificate",
+                "is missing; a private key says nothing without it",
+            ),
+            _ => {}
         }
+        let Some(url) = url else { return builder };
+        let mut store = RedisStore::new(url, self.key.as_str())
+            .envelope(envelope)
+            .timeout(timeout);
+        if let Some(pem) = ca {
+            store = store.ca_certificate(pem.expose().as_str());
+        }
+        if let (Some(chain), Some(key)) = (chain, key) {
+            store = store.client_certificate(chain.expose().as_str(), key);
+        }
+        store.check(faults);
+        builder.store(store)
     }
 
     #[cfg(not(feature = "redis"))]

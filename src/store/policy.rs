@@ -77,7 +77,7 @@ impl StorePolicy {
         let least = refresh.fetch_timeout.saturating_add(MARGIN);
         if let Some(term) = self.lease.filter(|term| *term < least || *term > A_YEAR) {
             faults.add(
-                "lease",
+                "store.lease",
                 format!(
                     "{term:?} has to be from {least:?} (the fetch timeout and 5 s, so that no exchange outlives its lease) \
                      to a year"
@@ -86,7 +86,7 @@ impl StorePolicy {
         }
         if self.patience < Duration::from_millis(10) || self.patience > refresh.fetch_timeout {
             faults.add(
-                "patience",
+                "store.patience",
                 format!(
                     "{:?} has to be from 10 ms to the fetch timeout, {:?}",
                     self.patience, refresh.fetch_timeout

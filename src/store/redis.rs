@@ -240,22 +240,22 @@ impl TokenStore for RedisStore {
 
     fn check(&self, faults: &mut Faults) {
         if let Err(advice) = &self.address {
-            faults.add("url", *advice);
+            faults.add("store.url", *advice);
         }
         if let Some(advice) = address::flaw(&self.key) {
-            faults.add("key", advice);
+            faults.add("store.key", advice);
         }
         if !TIMEOUTS.contains(&self.timeout) {
             faults.add(
-                "timeout",
+                "store.timeout",
                 format!("{:?} has to be from 10 ms to a minute", self.timeout),
             );
         }
         if let Some(Err(advice)) = self.trust.roots.as_deref().map(trust::roots) {
-            faults.add("ca_certificate", advice);
+            faults.add("store.ca_certificate", advice);
         }
         if let Some(Err(advice)) = self.trust.ours.as_ref().map(|(chain, key)| trust::ours(chain, key)) {
-            faults.add("client_certificate", advice);
+            faults.add("store.client_certificate", advice);
         }
     }
 }

@@ -113,6 +113,23 @@ fn a_redis_that_cannot_be_is_named_with_its_path_and_not_quoted() {
             "patience: 9ms",
         ),
         (
+            json!({ "url": "rediss://h", "key": "k", "client_certificate": "Cargo.toml" }),
+            "client_key: is missing",
+        ),
+        (
+            json!({ "url": "rediss://h", "key": "k", "client_key": "test-canary" }),
+            "client_certificate: is missing",
+        ),
+        (
+            json!({ "url": "rediss://h", "key": "k", "client_certificate": "Cargo.toml", "client_key": "test-canary" }),
+            "client_certificate: ",
+        ),
+        (
+            json!({ "url": "rediss://h", "key": "k", "client_certificate": "Cargo.toml",
+                    "client_key": { "env": "TOWER_TOKEN_UNSET" } }),
+            "client_key: the environment variable TOWER_TOKEN_UNSET is not set",
+        ),
+        (
             json!({ "url": "rediss://h", "key": "k", "ca_certificate": "nowhere" }),
             "ca_certificate: the file cannot be read",
         ),

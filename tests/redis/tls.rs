@@ -67,6 +67,34 @@ async fn a_server_that_asks_who_we_are_is_told() {
     );
 }
 
+#[cfg(all(feature = "config", feature = "tencent"))]
+#[tokio::test]
+async fn a_document_says_whom_we_trust_and_who_we_are() {
+    use serde_json::json;
+    use tower_token::config::{self, TokenConfig};
+
+    let Some((_redis, made, port)) = with_tls("yes") else {
+        return;
+    };
+    let url = format!("rediss://127.0.0.1:{port}");
+    // Its configured token is in force at once, and what is kept first.
+    let document = json!({
+        "provider": { "type": "tencent.smh", "endpoint": "http://127.0.0.1:9000", "library_id": "l",
+                      "library_secret": "test-secret", "access_token": "test-access", "period": "24h" },
+        "origins": ["http://127.0.0.1:9000"],
+        "store": { "redis": { "url": url, "key": "tt", "ca_certificate": "ca.pem",
+                              "client_certificate": "leaf.pem", "client_key": { "file": "leaf.key" } } },
+    });
+    let token: TokenConfig = config::read(&document.to_string()).unwrap();
+    let tokens = token.builder("token", made.0.path()).unwrap().build().unwrap();
+    assert_eq!(tokens.get().await.unwrap().secret(), "test-access");
+    tokens.shutdown().await;
+    let store = store_at(url, "tt").ca_certificate(made.read("ca.pem"));
+    let known = store.client_certificate(made.read("leaf.pem"), made.read("leaf.key"));
+    let kept = known.load().await.unwrap().expect("it is kept");
+    assert_eq!(kept.token().unwrap().secret(), "test-access");
+}
+
 struct Made(tempfile::TempDir);
 
 impl Made {

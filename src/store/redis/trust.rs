@@ -47,7 +47,8 @@ pub(super) fn roots(pem: &str) -> Result<RootCertStore, &'static str> {
 type Ours = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 pub(super) fn ours(chain: &str, key: &Secret<String>) -> Result<Ours, &'static str> {
-    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(|_| "has no private key in PEM")?;
+    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
+        .map_err(|_| "comes with a key that is no private key in PEM")?;
     Ok((certificates(chain)?, key))
 }
 
