@@ -100,7 +100,8 @@ pub enum Event {
         /// How many callers waited for it.
         waited: usize,
     },
-    /// The answer of a fetch was thrown away: signed out, or another credential installed, meanwhile.
+    /// The answer of a fetch was thrown away: signed out, another credential installed, or a newer token
+    /// [adopted](Self::Adopted), meanwhile.
     #[non_exhaustive]
     Discarded {
         /// Why it was fetched.

@@ -100,7 +100,7 @@ impl Pilot {
                 if let Some(permit) = permit {
                     permit.failed(engine, flight, &error).await;
                     if engine.desk().is_overtaken(flight) {
-                        return (None, self.found());
+                        return (None, self.overtaken());
                     }
                 }
                 (None, self.crash(error, took))
@@ -116,6 +116,14 @@ impl Pilot {
             desk.depart_next()
         };
         self.flight.land(Landed::Published);
+        next
+    }
+
+    /// The same, after it was told that its fetch began.
+    fn overtaken(&self) -> Departure {
+        let next = self.found();
+        let cause = self.flight.cause;
+        self.engine.tell(&Event::Discarded { cause });
         next
     }
 
@@ -240,7 +248,7 @@ impl Pilot {
         let held = match self.persist(&vetted, permit).await {
             Persisted::Durable(held) => held,
             Persisted::Pending => None,
-            Persisted::Overtaken => return (None, self.found()),
+            Persisted::Overtaken => return (None, self.overtaken()),
         };
         let landed = self.publish(vetted, took);
         // By a task: if this one were to wait and end with its runtime, nobody would fly what goes up next.

@@ -52,8 +52,7 @@ async fn t25_a_suspend_in_mid_exchange_counts_in_the_window_and_nothing_is_prese
     process.secret().await;
     scene.issuer.takes(5 * SECOND);
     scene.issuer.next(&[Fault::LostAfter]);
-    let tokens = process.tokens.clone();
-    let renewing = tokio::spawn(async move { tokens.refresh().await });
+    let renewing = process.refreshes();
     sleep(SECOND).await;
     clock.step(28 * 60);
     assert!(renewing.await.unwrap().unwrap_err().is_reauth_required());
@@ -77,10 +76,7 @@ async fn t27_after_a_failed_save_the_save_is_tried_again_and_the_credential_is_n
     let process = scene.process();
     process.secret().await;
     scene.issuer.takes(SECOND);
-    let renewing = tokio::spawn({
-        let tokens = process.tokens.clone();
-        async move { tokens.refresh().await }
-    });
+    let renewing = process.refreshes();
     while scene.issuer.exchanges() == 1 {
         sleep(SECOND / 100).await;
     }
@@ -128,8 +124,7 @@ async fn t31_the_verdict_on_a_stale_copy_wipes_nothing_and_what_the_winner_has_i
     // With what it has it would be one behind; with the issuer's grace gone it is refused.
     winner.tokens.refresh().await.unwrap();
     scene.issuer.takes(3 * SECOND);
-    let tokens = loser.tokens.clone();
-    let renewing = tokio::spawn(async move { tokens.refresh().await });
+    let renewing = loser.refreshes();
     sleep(SECOND).await;
     loser.store.heal();
     let adopted = renewing.await.unwrap().unwrap();
@@ -139,6 +134,8 @@ async fn t31_the_verdict_on_a_stale_copy_wipes_nothing_and_what_the_winner_has_i
         adopted.secret()
     );
     assert!(!loser.tokens.status().undurable);
+    // What began is told to be over.
+    assert_eq!((loser.told.count("FetchBegan"), loser.told.count("Discarded")), (2, 1));
 }
 
 /// oauth2-proxy#3456
@@ -174,23 +171,18 @@ async fn t33_who_lost_its_lease_does_not_give_back_that_of_another() {
     let (stopped, heir, third) = (scene.process(), scene.process(), scene.process());
     stopped.secret().await;
     scene.issuer.takes(SECOND);
-    let tokens = stopped.tokens.clone();
-    let renewing = tokio::spawn(async move { tokens.refresh().await });
+    let renewing = stopped.refreshes();
     sleep(SECOND / 2).await;
     stopped.stall();
     sleep(MINUTE).await;
     scene.issuer.takes(20 * SECOND);
-    let tokens = heir.tokens.clone();
-    let inherited = tokio::spawn(async move { tokens.refresh().await });
+    let inherited = heir.refreshes();
     sleep(SECOND).await;
     stopped.resume();
     let _ = renewing.await.unwrap();
     assert!(scene.store.is_leased(), "the heir's");
     let before = scene.issuer.exchanges();
-    let waiting = tokio::spawn({
-        let tokens = third.tokens.clone();
-        async move { tokens.refresh().await }
-    });
+    let waiting = third.refreshes();
     sleep(10 * SECOND).await;
     assert_eq!(scene.issuer.exchanges(), before, "somebody went past the heir");
     inherited.await.unwrap().unwrap();

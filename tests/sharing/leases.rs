@@ -79,24 +79,6 @@ async fn who_was_overtaken_gives_back_no_lease_but_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn five_that_wake_from_two_days_of_sleep_make_one_exchange() {
-    let scene = Scene::new();
-    let fleet: Vec<_> = (0..5).map(|_| scene.process()).collect();
-    for process in &fleet {
-        process.secret().await;
-    }
-    let adopted = |told: &str| fleet.iter().map(|process| process.told.count(told)).sum::<usize>();
-    let before = adopted("Adopted");
-    scene.clock.step(2 * 24 * 3_600);
-    scene.issuer.takes(SECOND / 5);
-    let callers: Vec<_> = fleet.iter().map(|process| process.asks()).collect();
-    for caller in callers {
-        assert_eq!(caller.await.unwrap().unwrap().secret(), "test-access-2");
-    }
-    assert_eq!((scene.issuer.counted(), adopted("Adopted") - before), ((2, 0), 4));
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_clock_that_is_an_hour_off_costs_an_exchange_and_no_dead_token_is_sent() {
     for step in [3_600, -3_600] {
         let scene = Scene::new();

@@ -112,8 +112,7 @@ async fn a_verdict_on_a_stale_copy_is_none_in_500_rounds() {
     for round in 0..500 {
         stale.store.fail(StoreError::unavailable("gone"));
         one.tokens.refresh().await.unwrap();
-        let tokens = stale.tokens.clone();
-        let renewing = tokio::spawn(async move { tokens.refresh().await });
+        let renewing = stale.refreshes();
         sleep(SECOND / 2).await;
         stale.store.on(StoreCall::Load).heal();
         let renewed = renewing.await.unwrap();
@@ -134,8 +133,7 @@ async fn a_save_whose_answer_was_lost_is_known_again_and_overtakes_nothing() {
     for nth in 2..12 {
         let lost = StoreError::unavailable("the answer was lost");
         scene.issuer.arrives_after(SECOND);
-        let tokens = one.tokens.clone();
-        let renewing = tokio::spawn(async move { tokens.refresh().await });
+        let renewing = one.refreshes();
         sleep(SECOND / 2).await;
         one.store.on(StoreCall::Save).fail_after(lost);
         assert_eq!(renewing.await.unwrap().unwrap().secret(), format!("test-access-{nth}"));

@@ -390,6 +390,12 @@ impl Process {
         tokio::spawn(self.tokens.get())
     }
 
+    /// One that wants a new token, whatever is there.
+    pub(crate) fn refreshes(&self) -> tokio::task::JoinHandle<Result<Token, tower_token::Error>> {
+        let tokens = self.tokens.clone();
+        tokio::spawn(async move { tokens.refresh().await })
+    }
+
     pub(crate) async fn secret(&self) -> String {
         self.tokens.get().await.unwrap().secret().to_owned()
     }

@@ -208,8 +208,7 @@ async fn a_store_that_is_emptied_or_put_back_at_any_stage_ends_on_the_newest_tok
             fleet[1].tokens.refresh().await.unwrap();
             sleep(2 * SECOND).await;
             scene.in_slow_motion(&fleet[0]);
-            let tokens = fleet[0].tokens.clone();
-            let renewing = tokio::spawn(async move { tokens.refresh().await });
+            let renewing = fleet[0].refreshes();
             stage.reached().await;
             match emptied {
                 true => scene.store.lose(),
@@ -234,8 +233,7 @@ async fn what_is_damaged_at_any_stage_is_left_alone_until_it_is_repaired() {
         let (process, other) = (scene.process(), scene.process());
         process.secret().await;
         scene.in_slow_motion(&process);
-        let tokens = process.tokens.clone();
-        let renewing = tokio::spawn(async move { tokens.refresh().await });
+        let renewing = process.refreshes();
         stage.reached().await;
         let whole = scene.store.bytes().unwrap();
         let torn = &whole[..whole.len() / 2];
@@ -270,8 +268,7 @@ async fn a_holder_that_was_stopped_past_its_lease_adopts_what_its_heir_saved() {
         holder.secret().await;
         heir.secret().await;
         scene.in_slow_motion(&holder);
-        let tokens = holder.tokens.clone();
-        let renewing = tokio::spawn(async move { tokens.refresh().await });
+        let renewing = holder.refreshes();
         stage.reached().await;
         holder.stall();
         sleep(46 * SECOND).await;
