@@ -51,6 +51,11 @@ impl StoreError {
         self
     }
 
+    /// What it comes from, for whoever says what it says.
+    pub(crate) fn into_source(self) -> Option<Arc<dyn StdError + Send + Sync>> {
+        self.source
+    }
+
     /// Whether what is kept is [no record of ours](Self::unusable).
     pub fn is_unusable(&self) -> bool {
         !self.usable

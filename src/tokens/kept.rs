@@ -75,8 +75,10 @@ struct Book {
     saving: bool,
     /// The lease that goes with it.
     held: Option<Held>,
-    /// What the store refused last, and at what, until it does that again.
+    /// What the store refused last, until it does the hardest of what it refused.
     trouble: Option<(Op, StoreError)>,
+    /// It could not be read when it was looked last.
+    unreadable: bool,
     /// What may be noted of a credential that was not presented.
     unsent: Option<permit::Unsent>,
     /// The intent that kept us from presenting something, and since when we know it.
@@ -85,8 +87,9 @@ struct Book {
     settles: Option<Instant>,
 }
 
-/// What a store was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a store was asked for. Who can do the one can do what stands before it: what can be read may still not be
+/// written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Op {
     Load,
     Lease,
@@ -144,7 +147,7 @@ impl Kept {
         }
     }
 
-    /// What was put aside last is in use at once, and nobody needs to be told: it was asked for here.
+    /// What was put aside last is in use at once, and nobody is told of it: it was asked for here.
     pub(super) fn is_in_force(&self) {
         if let Some(slot) = &mut self.book().slot {
             slot.in_force = true;
@@ -152,7 +155,7 @@ impl Kept {
     }
 
     fn cannot_be_read(&self) -> bool {
-        matches!(self.book().trouble, Some((Op::Load, _)))
+        self.book().unreadable
     }
 
     /// Waits until nothing is held and nothing is unsaved, but not for long.
@@ -182,13 +185,12 @@ impl Kept {
                     book.trouble = Some((op, error.clone()));
                     Some(Event::StoreFailed { error: error.clone() })
                 }
-                // What can be read may still not be written.
-                (Some((failed, _)), None) if *failed == op || op == Op::Save || *failed == Op::Load => {
+                (Some((failed, _)), None) if *failed <= op => {
                     book.trouble = None;
                     Some(Event::StoreRecovered)
                 }
-                (Some(_), Some(error)) => {
-                    book.trouble = Some((op, error.clone()));
+                (Some((failed, _)), Some(error)) => {
+                    book.trouble = Some((op.max(*failed), error.clone()));
                     None
                 }
                 _ => None,
@@ -213,8 +215,9 @@ impl Kept {
                 _ => Ok(record),
             }
         };
-        let stored = self.ask(engine, Op::Load, Box::pin(call)).await?;
-        Ok(Seen { stored, known })
+        let stored = self.ask(engine, Op::Load, Box::pin(call)).await;
+        self.book().unreadable = stored.is_err();
+        Ok(Seen { stored: stored?, known })
     }
 
     /// Until something else may be there than when it was looked last; for ever, if the store cannot tell.
@@ -276,15 +279,25 @@ impl Seen {
     }
 }
 
+/// What was found where it was looked.
+struct Found {
+    /// What there is to do is done: there is a new state of things.
+    is_news: bool,
+    stored: Option<Record>,
+}
+
 /// What a failed call means for a fetch. Nothing was presented.
 fn withheld(error: StoreError) -> FetchError {
     let class = match error.is_unusable() {
         true => Class::Config,
         false => Class::Transient,
     };
-    FetchError::new(class, format!("nothing was presented: {error}"))
-        .caused_by(error)
-        .of_store()
+    let withheld = FetchError::new(class, format!("nothing was presented: {error}")).of_store();
+    // What it says is said already; what it comes from is not.
+    match error.into_source() {
+        Some(source) => withheld.caused_by(source),
+        None => withheld,
+    }
 }
 
 /// How long whoever ends the process waits for the store.

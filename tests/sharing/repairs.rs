@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tower_token::testkit::StoreCall;
-use tower_token::{Clock, IfLost, State};
+use tower_token::{Clock, IfLost, State, StoreError};
 
 use crate::scene::{Awaits, Fault, Grant, LIFE, MINUTE, SECOND, Scene, credential, family};
 
@@ -221,14 +221,12 @@ async fn while_a_lost_store_settles_a_shutdown_ends_and_what_is_put_back_is_adop
         one.secret().await;
         other.secret().await;
         scene.issuer.arrives_after(20 * SECOND);
-        let tokens = one.tokens.clone();
-        let renewing = tokio::spawn(async move { tokens.refresh().await });
+        let renewing = one.refreshes();
         // The other one has seen what is being presented.
         sleep(5 * SECOND).await;
         scene.store.lose();
         sleep(2 * SECOND).await;
-        let tokens = other.tokens.clone();
-        let waiting = tokio::spawn(async move { tokens.refresh().await });
+        let waiting = other.refreshes();
         sleep(SECOND).await;
         let began = Instant::now();
         if is_shut_down {
@@ -242,4 +240,60 @@ async fn while_a_lost_store_settles_a_shutdown_ends_and_what_is_put_back_is_adop
         assert_eq!(renewing.await.unwrap().unwrap().secret(), "test-access-2");
         assert_eq!(scene.issuer.counted(), (2, 0));
     }
+}
+
+/// It was said to do again what it does not.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_can_be_read_again_is_not_said_to_take_what_it_does_not() {
+    let scene = Scene::new();
+    let process = scene.process();
+    process.secret().await;
+    process.store.on(StoreCall::Save).fail(StoreError::unavailable("full"));
+    process.tokens.install(credential(family(1))).unwrap();
+    for _ in 0..3 {
+        sleep(2 * SECOND).await;
+        process.store.on(StoreCall::Load).fail(StoreError::unavailable("gone"));
+        sleep(2 * SECOND).await;
+        process.store.on(StoreCall::Load).heal();
+        assert!(process.tokens.status().store_error.is_some());
+    }
+    let told = |name: &str| process.told.count(name);
+    assert_eq!((told("StoreFailed"), told("StoreRecovered")), (1, 0));
+    process.store.heal();
+    sleep(2 * SECOND).await;
+    assert_eq!((told("StoreFailed"), told("StoreRecovered")), (1, 1));
+    assert!(process.tokens.status().store_error.is_none());
+}
+
+/// Every install was followed by the word that something is durable again.
+#[tokio::test(start_paused = true)]
+async fn what_was_installed_or_signed_out_is_not_told_to_be_durable_again() {
+    let scene = Scene::new();
+    let process = scene.process();
+    process.secret().await;
+    process.tokens.install(credential(family(1))).unwrap();
+    sleep(SECOND).await;
+    process.tokens.sign_out();
+    sleep(SECOND).await;
+    assert!(!process.tokens.status().undurable);
+    let told = |name: &str| process.told.count(name);
+    assert_eq!((told("Undurable"), told("Durable")), (0, 0));
+}
+
+/// A chain had it twice.
+#[tokio::test(start_paused = true)]
+async fn what_a_store_says_is_said_once_and_what_it_comes_from_after_it() {
+    let scene = Scene::new();
+    let process = scene.process();
+    let gone = StoreError::unavailable("the cupboard is locked").caused_by("the key is lost");
+    process.store.fail(gone);
+    let error = process.tokens.get().await.unwrap_err();
+    let links = std::iter::successors(Some(&error as &dyn std::error::Error), |link| link.source());
+    let chain: Vec<String> = links.map(ToString::to_string).collect();
+    let said = |text: &str| chain.iter().filter(|link| link.contains(text)).count();
+    assert_eq!(
+        (said("the cupboard is locked"), said("the key is lost")),
+        (1, 1),
+        "{chain:#?}"
+    );
 }

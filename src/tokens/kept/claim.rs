@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::{Kept, Op, Permit, Seen, withheld};
+use super::{Found, Kept, Op, Permit, Seen, withheld};
 use crate::clock::Wall;
 use crate::error::FetchError;
 use crate::event::Event;
@@ -61,7 +61,7 @@ impl Kept {
         if self.settles() {
             // Without the lease: whoever knows something newer needs it.
             let seen = self.read(engine).await?;
-            return Ok(match self.look_at(engine, seen).0 {
+            return Ok(match self.look_at(engine, seen).is_news {
                 true => Turn::Over,
                 false => Turn::NotYet,
             });
@@ -78,11 +78,10 @@ impl Kept {
             },
         };
         let begins = !self.book().settled;
-        let (found, stored) = self.look_at(engine, seen);
+        let found = self.look_at(engine, seen);
         // Who starts and asks for a new token does not mean the one that was kept before he did.
-        let meant =
-            !(found && begins && flight.cause == Cause::Requested && engine.desk().replaces_what_is_there(flight));
-        if found && meant || engine.desk().is_overtaken(flight) {
+        let is_old = begins && flight.cause == Cause::Requested && engine.desk().replaces_what_is_there(flight);
+        if found.is_news && !is_old || engine.desk().is_overtaken(flight) {
             if let Ok(Some(held)) = held {
                 held.release().await;
             }
@@ -93,7 +92,7 @@ impl Kept {
                 held.release().await;
                 Ok(Turn::NotYet)
             }
-            Some(held) => Ok(Turn::Ours(Box::new(Permit::under(self, held, stored)))),
+            Some(held) => Ok(Turn::Ours(Box::new(Permit::under(self, held, found.stored)))),
             None => Ok(Turn::NotYet),
         }
     }
@@ -103,24 +102,31 @@ impl Kept {
         self.book().settles.is_some_and(|settles| settles > Instant::now())
     }
 
-    /// Takes in what is newer than what we have, puts back what is missing. Says whether there is a new state of
-    /// things now, and what is kept.
-    pub(super) fn look_at(&self, engine: &Arc<Engine>, seen: Seen) -> (bool, Option<Record>) {
-        if seen.is_loss() {
+    /// Takes in what is newer than what we have, puts back what is missing.
+    pub(super) fn look_at(&self, engine: &Arc<Engine>, seen: Seen) -> Found {
+        let is_news = if seen.is_loss() {
             self.restore(engine, &seen);
-            return (false, seen.stored);
-        }
-        let Some(record) = seen.stored else {
-            return (false, None);
+            false
+        } else {
+            let stored = seen.stored.as_ref();
+            stored.is_some_and(|record| self.take_in(engine, record, seen.known))
         };
-        if !self.accepts(&record) {
-            return (false, Some(record));
+        Found {
+            is_news,
+            stored: seen.stored,
+        }
+    }
+
+    /// Whether there is a new state of things.
+    fn take_in(&self, engine: &Arc<Engine>, record: &Record, known: u64) -> bool {
+        if !self.accepts(record) {
+            return false;
         }
         {
             let mut book = self.book();
             // What is ours and not saved yet stands above it; the saver sees to that.
             if book.slot.is_some() {
-                return (false, Some(record));
+                return false;
             }
             book.settled = true;
             book.initial = None;
@@ -132,11 +138,11 @@ impl Kept {
                 book.known = Some(record.clone());
             }
         }
-        if (1..record.generation).contains(&seen.known) {
+        if (1..record.generation).contains(&known) {
             // Somebody saved it just now, so the store takes what it is given.
             self.note(engine, Op::Save, None);
         }
-        (engine.take_in(&record), Some(record))
+        engine.take_in(record)
     }
 
     /// Puts back what we know. What others know that is newer, they put back as well, so that takes a while; and who

@@ -88,6 +88,8 @@ pub(super) struct Slot {
     done: Option<oneshot::Sender<Done>>,
     /// It is in use although it is not saved.
     pub(super) in_force: bool,
+    /// And that was told, so its end is as well.
+    told: bool,
 }
 
 /// What became of a draft.
@@ -115,15 +117,20 @@ impl Kept {
         }
         book.drafts += 1;
         let number = book.drafts;
-        if book.slot.is_none() {
-            self.busy.send_modify(|busy| *busy += 1);
-        }
+        // What it takes the place of is in use and not saved: so it stays, until this is.
+        let (in_force, told) = match &book.slot {
+            Some(slot) => (slot.in_force, slot.told),
+            None => {
+                self.busy.send_modify(|busy| *busy += 1);
+                (false, false)
+            }
+        };
         book.slot = Some(Slot {
             draft,
             number,
             done: Some(done),
-            // What it takes the place of is in use and not saved: so it stays, until this is.
-            in_force: book.slot.as_ref().is_some_and(|slot| slot.in_force),
+            in_force,
+            told,
         });
         let spare = match held {
             Some(held) => book.held.replace(held),
@@ -167,10 +174,10 @@ impl Kept {
         let error = {
             let mut book = self.book();
             let trouble = book.trouble.as_ref().map(|(_, error)| error.clone());
-            let Some(slot) = book.slot.as_mut().filter(|slot| !slot.in_force) else {
+            let Some(slot) = book.slot.as_mut().filter(|slot| !slot.told) else {
                 return;
             };
-            slot.in_force = true;
+            (slot.in_force, slot.told) = (true, true);
             trouble.unwrap_or_else(|| StoreError::unavailable("the store has not answered yet"))
         };
         engine.tell(&Event::Undurable { error });
@@ -210,35 +217,16 @@ impl Kept {
             true => self.book().known.clone(),
             false => self.read(engine).await?.stored,
         };
-        let is_there = |lost: &Record| {
-            stored
-                .as_ref()
-                .is_some_and(|stored| stored.generation >= lost.generation)
-        };
-        if draft.lost.as_deref().is_some_and(is_there) {
-            // By somebody else. What it says is taken in when it is looked at.
-            return Ok(Verdict::Done(true));
-        }
-        let known = self.known();
-        if let Some(stored) = stored.as_ref().filter(|stored| stored.generation > known) {
-            if draft.is_saved_as(stored) {
-                self.is_kept(engine, stored.clone());
-                return Ok(Verdict::Done(true));
-            }
-            if draft.standing == Standing::Renewed && self.accepts(stored) {
-                return Ok(Verdict::Done(false));
-            }
+        if let Some(is_ours) = self.is_answered_by(engine, &draft, stored.as_ref()) {
+            return Ok(Verdict::Done(is_ours));
         }
         let known = self.book().known.clone();
         // After a loss the count goes on where it was.
         let base = [stored.as_ref(), known.as_ref()].into_iter().flatten();
-        let base = base.max_by_key(|record| record.generation);
-        let record = draft.over(self, base);
+        let record = draft.over(self, base.max_by_key(|record| record.generation));
         let expected = stored.as_ref().map_or(0, Record::generation);
-        match self
-            .ask(engine, Op::Save, self.store.save(&record, expected, lease))
-            .await?
-        {
+        let saving = self.store.save(&record, expected, lease);
+        match self.ask(engine, Op::Save, saving).await? {
             Saved::Kept => {
                 self.is_kept(engine, record);
                 Ok(Verdict::Done(true))
@@ -247,6 +235,25 @@ impl Kept {
         }
     }
 
+    /// Whether `draft` need not be saved, because of what is `stored`; and if so, whether it is what is kept.
+    fn is_answered_by(&self, engine: &Engine, draft: &Draft, stored: Option<&Record>) -> Option<bool> {
+        let stored = stored?;
+        if let Some(lost) = &draft.lost {
+            // Put back by somebody else. What it says is taken in when it is looked at.
+            return (stored.generation >= lost.generation).then_some(true);
+        }
+        if stored.generation <= self.known() {
+            return None;
+        }
+        if draft.is_saved_as(stored) {
+            self.is_kept(engine, stored.clone());
+            return Some(true);
+        }
+        let is_overtaken = draft.standing == Standing::Renewed && self.accepts(stored);
+        is_overtaken.then_some(false)
+    }
+
+    /// Whether what we know may not be what is there.
     fn was_doubtful(&self) -> bool {
         self.book().known.is_none() || self.book().slot.as_ref().is_some_and(|slot| slot.in_force)
     }
@@ -355,7 +362,7 @@ impl Saver {
         };
         kept.busy.send_modify(|busy| *busy -= 1);
         let Some(slot) = slot else { return };
-        if slot.in_force {
+        if slot.told {
             self.engine.tell(&Event::Durable);
         }
         let outcome = if as_it_is {
