@@ -43,6 +43,10 @@ struct Tally {
     reported: usize,
     /// And the next process went on all the same.
     recovered: usize,
+    /// It had been begun with twice by then, so that nobody presents it again before a minute is over.
+    begun_twice: usize,
+    /// When somebody signed in last, as a number of moments.
+    signed_in: usize,
     /// Of the refresh token that was lost, by the process that was killed and by the next one; the most.
     presented: u64,
     /// And by one more after that.
@@ -85,8 +89,11 @@ async fn one(what: &str, grace: Duration, rounds: usize, mut random: Rng) -> Res
             )
         } else {
             Target::exactly(
-                format!("{what}: of these went on after the restart"),
-                tally.lost,
+                format!(
+                    "{what}: of these went on after the restart, without {} that two processes had died over",
+                    tally.begun_twice
+                ),
+                tally.lost - tally.begun_twice,
                 tally.recovered,
             )
         },
@@ -150,6 +157,7 @@ async fn round(stage: &mut Stage, tally: &mut Tally, random: &mut Rng) -> Result
 async fn restart_after_a_loss(stage: &mut Stage, tally: &mut Tally) -> Result<(), BoxError> {
     tally.lost += 1;
     let chronicle = stage.crew.chronicle.clone();
+    let is_begun_twice = begun(&chronicle.all(), tally.signed_in) >= 2;
     let verdict = chronicle.next(|moment| matches!(moment.fact, Fact::SessionLost | Fact::Renewed));
     let unasked = Orders {
         refresh_every: None,
@@ -167,12 +175,23 @@ async fn restart_after_a_loss(stage: &mut Stage, tally: &mut Tally) -> Result<()
         return Ok(());
     }
     tally.reported += 1;
+    tally.begun_twice += usize::from(is_begun_twice);
     stage.crew.start(0, &unasked)?;
     sleep(Duration::from_secs(3)).await;
     stage.crew.kill(0).await;
     tally.presented_then = tally.presented_then.max(most_presented(stage));
     stage.orders.seed = stage.issuer.sign_in();
+    tally.signed_in = stage.crew.chronicle.all().len();
     Ok(())
+}
+
+/// How often it was noted that what is kept now is about to be presented, since somebody signed in.
+fn begun(moments: &[Moment], signed_in: usize) -> usize {
+    let kept = Fact::Saved(saved_last(moments));
+    let saves = |moments: &[Moment]| moments.iter().filter(|moment| moment.fact == kept).count();
+    let (before, since) = moments.split_at(signed_in);
+    // The first of all put it there, but where nothing is kept.
+    saves(since) - usize::from(kept != Fact::Saved(0) && saves(before) == 0)
 }
 
 /// Of the refresh token that was presented last.
