@@ -161,6 +161,7 @@ pub struct Document {
     #[serde(default)]
     fallback: Fallback,
     replay: Option<IfLost>,
+    /// Whose tokens these are, for the store that they are kept in. Default: as the addresses and the names say.
     owner: Option<String>,
 }
 
