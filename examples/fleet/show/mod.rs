@@ -9,7 +9,7 @@
 //! | `outages` | Redis dark, full, closed to us, killed, emptied | 3 min | `--outage 3s` |
 //! | `full-disk` | a full file system; needs root | 3 min | `--outage 3s` |
 //! | `kills` | kill -9 at any instant, over a file | 5 min | `--rounds 10` |
-//! | `durability` | the order of system calls, under `strace` | 1 min | `--renewals 20` |
+//! | `durability` | the order of system calls, under `strace` | 1 min | `--renewals 20`, `--life 2s` |
 
 mod durability;
 mod expiries;
