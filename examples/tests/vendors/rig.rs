@@ -21,12 +21,18 @@ pub(crate) struct Token {
 
 impl Token {
     fn new(provider: Value) -> Self {
-        // Renewed when the mandatory window begins, so that each expiry is one renewal.
-        let policy =
-            json!({ "refresh_before": "250ms", "require_before": "250ms", "jitter": 0.0, "fetch_timeout": "2s" });
+        let policy = json!({ "jitter": 0.0, "fetch_timeout": "2s" });
         Self {
             document: json!({ "provider": provider, "policy": policy }),
         }
+        .renewed_before_its_end_by("250ms")
+    }
+
+    /// Renewed when the mandatory window begins, so that each expiry is one renewal.
+    pub(crate) fn renewed_before_its_end_by(mut self, window: &str) -> Self {
+        self.document["policy"]["refresh_before"] = window.into();
+        self.document["policy"]["require_before"] = window.into();
+        self
     }
 
     /// With this field of its provider.
