@@ -82,7 +82,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
     #[inline(always)]
     pub(crate) fn call_via<T, B, ResBody>(
         &mut self,
-        request: Request<B>,
+        mut request: Request<B>,
         send: impl FnOnce(&mut S, Request<R::Body>) -> T::Future,
     ) -> ResponseFuture<T, R, C, I, B, ResBody, S>
     where
@@ -96,16 +96,25 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         let (Ok(origin), Some(snapshot)) = (origin, moored.presentation.fresh(&mut self.recent)) else {
             return self.call_slowly(request, send);
         };
+        let (moored, generation) = (moored.clone(), snapshot.generation);
+        if !moored.replay.keeps(&request) {
+            // Before it becomes what is sent, so that it is moved once.
+            if !moored.presentation.offer(snapshot, &mut request) {
+                let request = moored.replay.pass(request);
+                return self.without_token(moored, WithoutToken::CallersOwn, request, send);
+            }
+            let future = send(&mut self.inner, moored.replay.pass(request));
+            return ResponseFuture::sending(moored, future, Some(Attempt::first(Some(generation), origin, None)));
+        }
         // Kept before the token is put on it.
         let mut kept = None;
-        let mut request = moored.prepare(request, &mut kept, Head::keep);
-        let moored = moored.clone();
+        let mut request = moored.keep(request, &mut kept, Head::keep);
         if !moored.presentation.offer(snapshot, &mut request) {
             drop(kept);
             return self.without_token(moored, WithoutToken::CallersOwn, request, send);
         }
-        let attempt = Attempt::first(Some(snapshot.generation), origin, kept);
-        ResponseFuture::sending(moored, send(&mut self.inner, request), Some(attempt))
+        let future = send(&mut self.inner, request);
+        ResponseFuture::sending(moored, future, Some(Attempt::first(Some(generation), origin, kept)))
     }
 
     /// A call that gets no token, or whose token is not known to be fresh. Its handle has settled.

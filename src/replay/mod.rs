@@ -59,7 +59,7 @@ pub trait Replay<B> {
         true
     }
 
-    /// A request that is not kept, as the inner service gets it.
+    /// A request that is not kept, as the inner service gets it: mostly with the token on it already.
     fn pass(&self, request: Request<B>) -> Request<Self::Body>;
 
     /// The body of the first attempt of one that is, and what a second one could be made of. Called before it is known
