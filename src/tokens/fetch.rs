@@ -61,10 +61,11 @@ impl Pilot {
         if let Some(not_before) = flight.not_before {
             sleep_until(not_before).await;
         }
+        // What only a store needs is boxed, here and below: most engines have none, and a task is moved when it starts.
         let mut permit = match &engine.kept {
             None => None,
-            Some(kept) => match kept.claim(engine, flight).await {
-                Ok(Some(permit)) => Some(permit),
+            Some(kept) => match Box::pin(kept.claim(engine, flight)).await {
+                Ok(Some(permit)) => Some(Box::new(permit)),
                 Ok(None) => return (None, self.found()),
                 Err(error) => return (None, self.crash(error, Duration::ZERO)),
             },
@@ -77,7 +78,7 @@ impl Pilot {
         engine.tell(&Event::FetchBegan { cause: flight.cause });
         let fetched = match permit.as_ref().and_then(|permit| permit.initial(engine)) {
             Some(configured) => Ok((configured, sent)),
-            None => self.fetch(lost_before, permit.as_mut()).await,
+            None => self.fetch(lost_before, permit.as_deref_mut()).await,
         };
         let fetched = fetched.and_then(|(token, asked)| {
             // Whatever becomes of the token, the credential that came with it has replaced the old one.
@@ -98,7 +99,7 @@ impl Pilot {
             Ok(vetted) => self.land(vetted, permit, took).await,
             Err(error) => {
                 if let Some(permit) = permit {
-                    permit.failed(engine, flight, &error).await;
+                    Box::pin(permit.failed(engine, flight, &error)).await;
                     if engine.desk().is_overtaken(flight) {
                         return (None, self.overtaken());
                     }
@@ -153,7 +154,7 @@ impl Pilot {
             return first;
         }
         if let Some(permit) = &permit {
-            permit.look_again(engine).await;
+            Box::pin(permit.look_again(engine)).await;
         }
         // Asked last, because the store took its time.
         {
@@ -175,7 +176,7 @@ impl Pilot {
         let limit = engine.policy.fetch_timeout;
         let permit = match permit {
             Some(permit) => {
-                permit.present(engine, &self.flight).await?;
+                Box::pin(permit.present(engine, &self.flight)).await?;
                 Some(&*permit)
             }
             None => None,
@@ -206,7 +207,7 @@ impl Pilot {
         let spent_before = budget.spent();
         let answer = timeout(limit, self.asked(context));
         let fetched = match permit {
-            Some(permit) => permit.within(answer).await,
+            Some(permit) => Box::pin(permit.within(answer)).await,
             None => Some(answer.await),
         };
         let fetched = match fetched {
@@ -243,9 +244,14 @@ impl Pilot {
     }
 
     /// Persist, publish, wake, tell, and give back the lease.
-    async fn land(&self, vetted: Vetted, permit: Option<Permit>, took: Duration) -> (Option<Arc<Current>>, Departure) {
+    async fn land(
+        &self,
+        vetted: Vetted,
+        permit: Option<Box<Permit>>,
+        took: Duration,
+    ) -> (Option<Arc<Current>>, Departure) {
         let (engine, flight) = (&self.engine, &self.flight);
-        let held = match self.persist(&vetted, permit).await {
+        let held = match Box::pin(self.persist(&vetted, permit)).await {
             Persisted::Durable(held) => held,
             Persisted::Pending => None,
             Persisted::Overtaken => return (None, self.overtaken()),
@@ -260,7 +266,7 @@ impl Pilot {
     }
 
     /// Waits until the token is durable, but never longer than the one in place may still go out.
-    async fn persist(&self, vetted: &Vetted, permit: Option<Permit>) -> Persisted {
+    async fn persist(&self, vetted: &Vetted, permit: Option<Box<Permit>>) -> Persisted {
         let (engine, flight) = (&self.engine, &self.flight);
         let (Some(kept), Some(permit)) = (&engine.kept, permit) else {
             return Persisted::Durable(None);
@@ -397,4 +403,18 @@ const AT_LEAST: Duration = Duration::from_millis(250);
 
 fn is_no_verdict(class: Class) -> bool {
     matches!(class, Class::Transient | Class::Throttled { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What only a store needs is boxed.
+    #[test]
+    fn a_flight_is_a_task_of_less_than_a_kilobyte() {
+        fn size<F>(_: fn(Arc<Engine>, Arc<Flight>) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(fly) <= 1024, "{}", size(fly));
+    }
 }
