@@ -164,12 +164,16 @@ fn handles(tokens: &Tokens) -> Cases {
     ]
 }
 
-/// The client of many: it has counts of its own.
+/// The client of many: it has counts of its own. Beside it, the least that a handle costs which is counted at all.
 fn clients(tokens: &Tokens) -> Cases {
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let service = TokenLayer::new(tokens, listed()).layer(client.clone());
     vec![
         ("hyper-util Client", cloned(&client)),
+        (
+            "Client, and an Arc of each thread",
+            made(|| (client.clone(), Arc::new(()))),
+        ),
         ("TokenService over the Client", cloned(&service)),
     ]
 }
@@ -189,8 +193,13 @@ impl Trial for CloneAndDrop {
 }
 
 fn cloned<T: Clone + Send + 'static>(value: &T) -> Pair {
+    made(|| value.clone())
+}
+
+/// Each thread makes what it clones.
+fn made<T: Clone + Send + 'static>(make: impl Fn() -> T) -> Pair {
     Pair::of(|| {
-        let mine = value.clone();
+        let mine = make();
         Box::new(move |calls| {
             for _ in 0..calls {
                 drop(black_box(clone(&mine)));

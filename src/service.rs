@@ -1,6 +1,7 @@
 //! The service: [`TokenService`].
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -354,11 +355,12 @@ where
 impl<S: Clone, R, C, I: Inject> Clone for TokenService<S, R, C, I> {
     #[inline]
     fn clone(&self) -> Self {
-        // First, so that the inner service is cloned to its place, and is not moved there: a client has 300 bytes.
-        let core = self.core.clone();
+        // With nothing to drop should the inner service's clone panic, it is cloned to its place. Else it is moved there,
+        // and a client has 300 bytes. The panic would leak this handle.
+        let core = ManuallyDrop::new(self.core.clone());
         Self {
             inner: self.inner.clone(),
-            core,
+            core: ManuallyDrop::into_inner(core),
             recent: Recent::none(),
         }
     }
