@@ -11,6 +11,7 @@ mod table;
 
 use std::hint::black_box;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -42,6 +43,58 @@ impl Body for Frames {
         self.left -= 1;
         Poll::Ready(Some(Ok(Frame::data(self.data.clone()))))
     }
+}
+
+/// The least that keeps a body: a handle on each frame, in a list with room for all of them.
+struct Listed {
+    frames: Frames,
+    list: Vec<Bytes>,
+}
+
+impl Body for Listed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.frames).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.list.extend(frame.data_ref().cloned());
+        }
+        polled
+    }
+}
+
+/// The same for a list that somebody else may take, at any time: one lock a frame.
+struct Shared {
+    frames: Frames,
+    list: Arc<Mutex<Vec<Bytes>>>,
+}
+
+impl Body for Shared {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.frames).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.list.lock().unwrap().extend(frame.data_ref().cloned());
+        }
+        polled
+    }
+}
+
+fn listed(frames: Frames) {
+    let list = Vec::with_capacity(frames.left);
+    drain(Listed { frames, list });
+}
+
+fn shared(frames: Frames) {
+    let list = Arc::new(Mutex::new(Vec::with_capacity(frames.left)));
+    drain(Shared {
+        frames,
+        list: list.clone(),
+    });
+    drop(list);
 }
 
 fn drain<B: Body<Data = Bytes> + Unpin>(mut body: B) {
@@ -86,6 +139,8 @@ fn cases(frames: usize, size: usize) -> Vec<(&'static str, Case)> {
     vec![
         ("bare", case(frames, size, drain)),
         ("CloneBody", case(frames, size, |body| sent(&CloneBody, body))),
+        ("floor: a list of handles", case(frames, size, listed)),
+        ("floor: the same behind a lock", case(frames, size, shared)),
         ("boxed", case(frames, size, |body| drain(Boxed::new(body)))),
         (
             "boxed twice",
