@@ -13,20 +13,22 @@ use table::figures::Figures;
 use table::{Case, Row};
 
 /// The bare inner service first, and then what ours is compared with.
-const TRAVELLING: [Contender; 8] = [
+const TRAVELLING: [Contender; 9] = [
     Contender::Bare,
     Contender::Static,
     Contender::Uncounted,
     Contender::Floor,
+    Contender::Guarded,
     Contender::Never,
     Contender::Detect,
     Contender::Auto,
     Contender::CloneBody,
 ];
-const BUILT: [Contender; 6] = [
+const BUILT: [Contender; 7] = [
     Contender::Bare,
     Contender::Static,
     Contender::Floor,
+    Contender::Guarded,
     Contender::Never,
     Contender::Detect,
     Contender::Auto,

@@ -3,16 +3,22 @@
 //! It has what makes ours quick (a snapshot that is loaded without a count, a value and a handle on cache
 //! lines of their own for each thread) and nothing that makes it safe: no origins, no clock, no look at
 //! the caller's own header, nothing kept for a replay. It is no layer to use.
+//!
+//! `GUARDED` it has the first three as well, each in the one form that this bench needs: one origin, written as in
+//! requests; whole seconds; a caller without a header of his own.
 
 use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+#[cfg(not(target_os = "linux"))]
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HOST};
+use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -20,13 +26,16 @@ use tower::{Layer, Service};
 const LANES: usize = 8;
 
 #[derive(Clone)]
-pub(crate) struct FloorLayer(Arc<Core>);
+pub(crate) struct FloorLayer<const GUARDED: bool>(Arc<Core>);
 
 struct Core {
     /// The current token; a snapshot of another one is not used.
     generation: AtomicU64,
     snapshot: ArcSwap<Snapshot>,
     refused: AtomicU64,
+    authority: String,
+    /// In seconds since 1970.
+    fresh_until: i64,
 }
 
 struct Snapshot {
@@ -38,8 +47,8 @@ struct Snapshot {
 #[repr(align(128))]
 struct Padded<T>(T);
 
-impl FloorLayer {
-    pub(crate) fn bearer(secret: &str) -> Self {
+impl<const GUARDED: bool> FloorLayer<GUARDED> {
+    pub(crate) fn bearer(secret: &str, authority: &str) -> Self {
         let snapshot = Snapshot {
             generation: 1,
             lanes: std::array::from_fn(|_| Padded(value_of(secret))),
@@ -48,7 +57,23 @@ impl FloorLayer {
             generation: AtomicU64::new(1),
             snapshot: ArcSwap::from_pointee(snapshot),
             refused: AtomicU64::new(0),
+            authority: authority.to_owned(),
+            fresh_until: coarse_seconds() + 24 * 3600,
         }))
+    }
+}
+
+impl Core {
+    /// Whether the token may go with this request, at this time.
+    #[inline]
+    fn lets_out<B>(&self, request: &Request<B>) -> bool {
+        let uri = request.uri();
+        uri.scheme() == Some(&Scheme::HTTPS)
+            && uri
+                .authority()
+                .is_some_and(|authority| authority.as_str() == self.authority)
+            && !request.headers().keys().any(|name| *name == HOST)
+            && coarse_seconds() < self.fresh_until
     }
 }
 
@@ -65,10 +90,10 @@ fn value_of(secret: &str) -> HeaderValue {
     value
 }
 
-impl<S> Layer<S> for FloorLayer {
-    type Service = Floor<S>;
+impl<S, const GUARDED: bool> Layer<S> for FloorLayer<GUARDED> {
+    type Service = Floor<S, GUARDED>;
 
-    fn layer(&self, inner: S) -> Floor<S> {
+    fn layer(&self, inner: S) -> Floor<S, GUARDED> {
         let handle = || Padded(Arc::new(Padded(self.0.clone())));
         let lanes = Arc::new(std::array::from_fn(|_| handle()));
         Floor { inner, lanes }
@@ -79,12 +104,12 @@ impl<S> Layer<S> for FloorLayer {
 type Handle = Arc<Padded<Arc<Core>>>;
 
 #[derive(Clone)]
-pub(crate) struct Floor<S> {
+pub(crate) struct Floor<S, const GUARDED: bool> {
     inner: S,
     lanes: Arc<[Padded<Handle>; LANES]>,
 }
 
-impl<S, B, ResBody> Service<Request<B>> for Floor<S>
+impl<S, B, ResBody, const GUARDED: bool> Service<Request<B>> for Floor<S, GUARDED>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
 {
@@ -100,12 +125,17 @@ where
         let lane = lane();
         let handle = self.lanes[lane].0.clone();
         let core = &handle.0;
+        assert!(!GUARDED || core.lets_out(&request));
         let snapshot = core.snapshot.load();
         assert_eq!(snapshot.generation, core.generation.load(Ordering::Acquire));
         let generation = snapshot.generation;
-        request
-            .headers_mut()
-            .insert(AUTHORIZATION, snapshot.lanes[lane].0.clone());
+        let value = snapshot.lanes[lane].0.clone();
+        if GUARDED {
+            let has_one = request.headers_mut().append(AUTHORIZATION, value);
+            assert!(!has_one);
+        } else {
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
         drop(snapshot);
         FloorFuture {
             future: self.inner.call(request),
@@ -145,6 +175,19 @@ where
 #[cold]
 fn refused(core: &Core, generation: u64) {
     core.refused.fetch_max(generation, Ordering::AcqRel);
+}
+
+/// Since 1970.
+#[cfg(target_os = "linux")]
+fn coarse_seconds() -> i64 {
+    use rustix::time::{ClockId, clock_gettime};
+    clock_gettime(ClockId::RealtimeCoarse).tv_sec
+}
+
+#[cfg(not(target_os = "linux"))]
+fn coarse_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// This thread's, always the same.

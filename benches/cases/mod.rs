@@ -48,6 +48,8 @@ pub(crate) enum Contender {
     Static,
     /// A token that can change and be refused, without origins and clock: what safety costs is seen beside it.
     Floor,
+    /// The same with one origin, whole seconds and a look at the caller's header: what ours could be at the best.
+    Guarded,
     /// Ours as a user gets it, as the others below: one listed origin, the caller's own header respected.
     Never,
     /// A 401 is seen and renews the token; the body is none that can be kept.
@@ -79,6 +81,7 @@ impl Contender {
             Self::Uncounted => "static value, not counted",
             Self::Static => "tower-http AddAuthorization",
             Self::Floor => "floor: no origins, no clock",
+            Self::Guarded => "floor with one origin and a clock",
             Self::Never => "TokenLayer, Never",
             Self::Detect => "TokenLayer, body not kept",
             Self::Auto => "TokenLayer, Auto, empty body",
@@ -94,7 +97,8 @@ impl Contender {
             Self::Bare => trial.of(Mirror, empty),
             Self::Uncounted => trial.of(UncountedLayer::bearer(secret(0)).layer(Mirror), empty),
             Self::Static => trial.of(AddAuthorizationLayer::bearer(&secret(0)).layer(Mirror), empty),
-            Self::Floor => trial.of(FloorLayer::bearer(&secret(0)).layer(Mirror), Stream::default),
+            Self::Floor => trial.of(floor::<false>().layer(Mirror), Stream::default),
+            Self::Guarded => trial.of(floor::<true>().layer(Mirror), Stream::default),
             Self::Never => trial.of(layer().replay(Never).layer(Mirror), empty),
             Self::Detect => trial.of(layer().layer(Mirror), Stream::default),
             Self::Auto => trial.of(layer().layer(Mirror), empty),
@@ -171,6 +175,10 @@ pub(crate) fn issued() -> Tokens {
 
 pub(crate) fn listed() -> Origins {
     Origins::only("https://api.example.com").unwrap()
+}
+
+fn floor<const GUARDED: bool>() -> FloorLayer<GUARDED> {
+    FloorLayer::bearer(&secret(0), "api.example.com")
 }
 
 /// As long as a JWT.
