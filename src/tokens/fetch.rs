@@ -251,7 +251,11 @@ impl Pilot {
         took: Duration,
     ) -> (Option<Arc<Current>>, Departure) {
         let (engine, flight) = (&self.engine, &self.flight);
-        let held = match Box::pin(self.persist(&vetted, permit)).await {
+        let persisted = match permit {
+            None => Persisted::Durable(None),
+            Some(permit) => Box::pin(self.persist(&vetted, *permit)).await,
+        };
+        let held = match persisted {
             Persisted::Durable(held) => held,
             Persisted::Pending => None,
             Persisted::Overtaken => return (None, self.overtaken()),
@@ -266,9 +270,9 @@ impl Pilot {
     }
 
     /// Waits until the token is durable, but never longer than the one in place may still go out.
-    async fn persist(&self, vetted: &Vetted, permit: Option<Box<Permit>>) -> Persisted {
+    async fn persist(&self, vetted: &Vetted, permit: Permit) -> Persisted {
         let (engine, flight) = (&self.engine, &self.flight);
-        let (Some(kept), Some(permit)) = (&engine.kept, permit) else {
+        let Some(kept) = &engine.kept else {
             return Persisted::Durable(None);
         };
         let held = permit.into_held();
