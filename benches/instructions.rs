@@ -40,12 +40,12 @@ const fn bound(contender: Contender, requests: Requests, bound: f64, target: Opt
 }
 
 const BOUNDS: [Bound; 10] = [
-    bound(Contender::Never, Requests::Travelling, 1.33, Some(1.12)),
-    bound(Contender::Detect, Requests::Travelling, 1.36, Some(1.20)),
-    bound(Contender::Auto, Requests::Travelling, 1.96, None),
-    bound(Contender::CloneBody, Requests::Travelling, 1.98, None),
-    bound(Contender::Never, Requests::Built4, 1.06, None),
-    bound(Contender::Detect, Requests::Built4, 1.07, None),
+    bound(Contender::Never, Requests::Travelling, 1.30, Some(1.12)),
+    bound(Contender::Detect, Requests::Travelling, 1.34, Some(1.20)),
+    bound(Contender::Auto, Requests::Travelling, 1.94, None),
+    bound(Contender::CloneBody, Requests::Travelling, 1.95, None),
+    bound(Contender::Never, Requests::Built4, 1.05, None),
+    bound(Contender::Detect, Requests::Built4, 1.06, None),
     bound(Contender::Auto, Requests::Built4, 1.17, None),
     bound(Contender::Never, Requests::Built12, 1.03, None),
     bound(Contender::Detect, Requests::Built12, 1.03, None),

@@ -73,7 +73,7 @@ impl Origins {
     }
 
     /// Where a request would go, if the token may go with it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<u64, Outside> {
         // Almost every request of almost every layer, without a call.
         if let (Some(scheme), Some(authority), Some(first)) = (uri.scheme(), uri.authority(), self.listed.first())

@@ -73,7 +73,7 @@ impl<I: Inject> Presentation<I> {
     }
 
     /// The snapshot of a token that is fresh, without a lock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fresh<'a>(&self, recent: &'a mut Recent<I::Ready>) -> Option<&'a Snapshot<I::Ready>> {
         if !recent.0.as_deref().is_some_and(|recent| self.is_fresh(recent)) {
             recent.0 = self.lookup();
