@@ -45,56 +45,41 @@ impl Body for Frames {
     }
 }
 
-/// The least that keeps a body: a handle on each frame, in a list with room for all of them.
-struct Listed {
+/// Frames that somebody looks at as they pass.
+struct Watched<F> {
     frames: Frames,
-    list: Vec<Bytes>,
+    watch: F,
 }
 
-impl Body for Listed {
+impl<F: FnMut(&Bytes) + Unpin> Body for Watched<F> {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.frames).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.list.extend(frame.data_ref().cloned());
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            (self.watch)(data);
         }
         polled
     }
+}
+
+/// The least that keeps a body: a handle on each frame, in a list with room for all of them.
+fn listed(frames: Frames) {
+    let mut list = Vec::with_capacity(frames.left);
+    let watch = |data: &Bytes| list.push(data.clone());
+    drain(Watched { frames, watch });
 }
 
 /// The same for a list that somebody else may take, at any time: one lock a frame.
-struct Shared {
-    frames: Frames,
-    list: Arc<Mutex<Vec<Bytes>>>,
-}
-
-impl Body for Shared {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.frames).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.list.lock().unwrap().extend(frame.data_ref().cloned());
-        }
-        polled
-    }
-}
-
-fn listed(frames: Frames) {
-    let list = Vec::with_capacity(frames.left);
-    drain(Listed { frames, list });
-}
-
 fn shared(frames: Frames) {
     let list = Arc::new(Mutex::new(Vec::with_capacity(frames.left)));
-    drain(Shared {
-        frames,
-        list: list.clone(),
-    });
-    drop(list);
+    let kept = list.clone();
+    let watch = move |data: &Bytes| list.lock().unwrap().push(data.clone());
+    drain(Watched { frames, watch });
+    drop(kept);
 }
 
 fn drain<B: Body<Data = Bytes> + Unpin>(mut body: B) {

@@ -1,6 +1,6 @@
-//! The least that a layer does whose token can change and be refused.
+//! The least that we know of a layer whose token can change and be refused.
 //!
-//! It has what makes ours quick (a snapshot that is loaded without a count, a value and a handle on cache
+//! It has what makes ours quick (a snapshot that the service remembers, a value and a handle on cache
 //! lines of their own for each thread) and nothing that makes it safe: no origins, no clock, no look at
 //! the caller's own header, nothing kept for a replay. It is no layer to use.
 //!
@@ -96,17 +96,32 @@ impl<S, const GUARDED: bool> Layer<S> for FloorLayer<GUARDED> {
     fn layer(&self, inner: S) -> Floor<S, GUARDED> {
         let handle = || Padded(Arc::new(Padded(self.0.clone())));
         let lanes = Arc::new(std::array::from_fn(|_| handle()));
-        Floor { inner, lanes }
+        Floor {
+            inner,
+            lanes,
+            recent: None,
+        }
     }
 }
 
 /// A count for each lane, and the core behind it.
 type Handle = Arc<Padded<Arc<Core>>>;
 
-#[derive(Clone)]
 pub(crate) struct Floor<S, const GUARDED: bool> {
     inner: S,
     lanes: Arc<[Padded<Handle>; LANES]>,
+    /// The one used last, in case it is still the one.
+    recent: Option<Arc<Snapshot>>,
+}
+
+impl<S: Clone, const GUARDED: bool> Clone for Floor<S, GUARDED> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            lanes: self.lanes.clone(),
+            recent: None,
+        }
+    }
 }
 
 impl<S, B, ResBody, const GUARDED: bool> Service<Request<B>> for Floor<S, GUARDED>
@@ -126,9 +141,9 @@ where
         let handle = self.lanes[lane].0.clone();
         let core = &handle.0;
         assert!(!GUARDED || core.lets_out(&request));
-        let snapshot = core.snapshot.load();
-        assert_eq!(snapshot.generation, core.generation.load(Ordering::Acquire));
-        let generation = snapshot.generation;
+        let generation = core.generation.load(Ordering::Acquire);
+        self.recent.take_if(|recent| recent.generation != generation);
+        let snapshot = self.recent.get_or_insert_with(|| core.snapshot.load_full());
         let value = snapshot.lanes[lane].0.clone();
         if GUARDED {
             let has_one = request.headers_mut().append(AUTHORIZATION, value);
@@ -136,7 +151,6 @@ where
         } else {
             request.headers_mut().insert(AUTHORIZATION, value);
         }
-        drop(snapshot);
         FloorFuture {
             future: self.inner.call(request),
             handle,

@@ -48,7 +48,7 @@ pub(crate) enum Contender {
     Static,
     /// A token that can change and be refused, without origins and clock: what safety costs is seen beside it.
     Floor,
-    /// The same with one origin, whole seconds and a look at the caller's header: what ours could be at the best.
+    /// The same with one origin, whole seconds and a look at the caller's header.
     Guarded,
     /// Ours as a user gets it, as the others below: one listed origin, the caller's own header respected.
     Never,
