@@ -379,6 +379,8 @@ impl<S: fmt::Debug, R, C, I: Inject> fmt::Debug for TokenService<S, R, C, I> {
 mod tests {
     use std::convert::Infallible;
     use std::future::{Pending, pending};
+    use std::panic::AssertUnwindSafe;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use http::Response;
     use tower::util::ServiceFn;
@@ -391,15 +393,44 @@ mod tests {
     type Client = TokenService<ServiceFn<fn(Request<String>) -> Never>>;
 
     fn client() -> Client {
+        client_of(service_fn(|_| pending()))
+    }
+
+    fn client_of<S: Clone>(inner: S) -> TokenService<S> {
         let life = std::time::Duration::from_secs(3600);
         let token = move |_| async move { Ok(Token::bearer("test-a").expires_in(life)) };
         let origins = Origins::only("https://api.example.com").unwrap();
-        TokenLayer::new(&Tokens::new(provider_fn(token)).unwrap(), origins).layer(service_fn(|_| pending()))
+        TokenLayer::new(&Tokens::new(provider_fn(token)).unwrap(), origins).layer(inner)
     }
 
     fn call(client: &mut Client) -> impl Sized + use<> {
         let request = Request::get("https://api.example.com/").body(String::new()).unwrap();
         client.call(request)
+    }
+
+    /// Panics when it is cloned, once it is told to.
+    struct Touchy(Arc<AtomicBool>);
+
+    impl Clone for Touchy {
+        fn clone(&self) -> Self {
+            assert!(!self.0.load(Ordering::SeqCst), "as told");
+            Self(self.0.clone())
+        }
+    }
+
+    #[test]
+    fn a_clone_that_panics_leaks_one_handle_and_the_service_goes_on() {
+        let told = Arc::new(AtomicBool::new(false));
+        let client = client_of(Touchy(told.clone()));
+        let handles = || client.core.counts()[client.core.lane()];
+        told.store(true, Ordering::SeqCst);
+        assert!(std::panic::catch_unwind(AssertUnwindSafe(|| client.clone())).is_err());
+        told.store(false, Ordering::SeqCst);
+        assert_eq!(handles(), 2);
+        let another = client.clone();
+        assert_eq!(handles(), 3);
+        drop(another);
+        assert_eq!(handles(), 2);
     }
 
     fn on_another_thread(act: impl FnOnce() + Send) {
