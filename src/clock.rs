@@ -61,13 +61,24 @@ impl Clock {
         }
     }
 
-    /// The time of day, a few milliseconds old at most; the only clock that a call with a fresh token reads.
+    /// The time of day, a few milliseconds old at most.
     #[inline]
     pub(crate) fn coarse(&self) -> Wall {
         match &self.source {
             Source::System => coarse_system(),
             #[cfg(any(test, feature = "testkit"))]
             Source::Tokio(wall) => wall.now(),
+        }
+    }
+
+    /// Its [whole seconds](Wall::seconds); the only clock that a call with a fresh token reads. To make nanoseconds of
+    /// it would take longer than all else that is done with it.
+    #[inline]
+    pub(crate) fn coarse_seconds(&self) -> i64 {
+        match &self.source {
+            Source::System => coarse_system_seconds(),
+            #[cfg(any(test, feature = "testkit"))]
+            Source::Tokio(wall) => wall.now().seconds(),
         }
     }
 }
@@ -94,7 +105,7 @@ pub(crate) fn timer(wait: Duration) -> Option<std::pin::Pin<Box<Timer>>> {
     Some(Box::pin(tokio::time::sleep(wait)))
 }
 
-/// Nanoseconds since the Unix epoch: what the hot path compares. Ends in the year 2554.
+/// Nanoseconds since the Unix epoch. Ends in the year 2554.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Wall(u64);
 
@@ -109,6 +120,12 @@ impl Wall {
 
     pub(crate) fn nanos(self) -> u64 {
         self.0
+    }
+
+    /// Whole seconds since the Unix epoch.
+    #[allow(clippy::cast_possible_wrap)] // A u64 of nanoseconds has 34 bits of seconds.
+    pub(crate) fn seconds(self) -> i64 {
+        (self.0 / 1_000_000_000) as i64
     }
 
     pub(crate) fn to_system_time(self) -> SystemTime {
@@ -260,10 +277,22 @@ fn coarse_system() -> Wall {
     Wall(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
+#[cfg(target_os = "linux")]
+#[inline]
+fn coarse_system_seconds() -> i64 {
+    rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec
+}
+
 #[cfg(not(target_os = "linux"))]
 #[inline]
 fn coarse_system() -> Wall {
     Wall::of(SystemTime::now())
+}
+
+#[cfg(not(target_os = "linux"))]
+#[inline]
+fn coarse_system_seconds() -> i64 {
+    coarse_system().seconds()
 }
 
 #[derive(Clone, Default)]
@@ -300,6 +329,18 @@ mod tests {
         let precise = Clock::system().now();
         let apart = precise.duration_since(coarse).unwrap_or_else(|early| early.duration());
         assert!(apart < Duration::from_secs(60), "{apart:?}");
+    }
+
+    #[test]
+    fn what_is_early_by_whole_seconds_is_early() {
+        let [whole, late, next] = [5_000_000_000, 5_999_999_999, 6_000_000_000].map(Wall::from_nanos);
+        assert_eq!([whole, late, next].map(Wall::seconds), [5, 5, 6]);
+        assert!(late < next && late.seconds() < next.seconds());
+        // Of these two the nanoseconds decide.
+        assert!(whole < late && whole.seconds() >= late.seconds());
+        assert!(Wall::from_nanos(u64::MAX).seconds() > 0);
+        let both = (Clock::system().coarse_seconds(), Clock::system().coarse().seconds());
+        assert!((0..=60).contains(&(both.1 - both.0)), "{both:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -37,6 +37,8 @@ pub(crate) struct Snapshot<T> {
     pub(crate) generation: Generation,
     /// Until then a call needs to know nothing else.
     fresh_until: Wall,
+    /// The whole ones of these.
+    fresh_seconds: i64,
     ready: Arc<T>,
 }
 
@@ -81,9 +83,10 @@ impl<I: Inject> Presentation<I> {
         recent.0.as_deref()
     }
 
+    /// By whole seconds: of the last one of its time it does not know.
     #[inline]
     fn is_fresh(&self, snapshot: &Snapshot<I::Ready>) -> bool {
-        snapshot.generation.get() == self.engine.signal() && self.engine.now() < snapshot.fresh_until
+        snapshot.generation.get() == self.engine.signal() && self.engine.seconds() < snapshot.fresh_seconds
     }
 
     /// The one of this thread's lane, if it is fresh.
@@ -92,7 +95,8 @@ impl<I: Inject> Presentation<I> {
         self.snapshots
             .here()
             .load_full()
-            .filter(|snapshot| self.is_fresh(snapshot))
+            .filter(|snapshot| snapshot.generation.get() == self.engine.signal())
+            .filter(|snapshot| self.engine.now() < snapshot.fresh_until)
     }
 
     /// Puts a fresh token on a request, unless the caller brought one of his own; whether it did.
@@ -158,6 +162,7 @@ impl<I: Inject> Presentation<I> {
         Ok(Snapshot {
             generation: current.generation,
             fresh_until: current.plan.stale,
+            fresh_seconds: current.plan.stale.seconds(),
             ready: Arc::new(self.inject.ready(&current.token)?),
         })
     }

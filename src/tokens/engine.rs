@@ -108,6 +108,11 @@ impl Engine {
         self.clock.coarse()
     }
 
+    #[inline]
+    pub(crate) fn seconds(&self) -> i64 {
+        self.clock.coarse_seconds()
+    }
+
     /// A token to go out with, a seat to wait in, or why there is none.
     pub(crate) fn admit(self: &Arc<Self>) -> Admission {
         self.keep();
