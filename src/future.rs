@@ -408,7 +408,7 @@ where
                 if self
                     .core
                     .destination(&head.uri, &head.headers, &head.extensions)
-                    .is_ok() =>
+                    .is_some() =>
             {
                 paused.request = Some((head, Load::Saved(saved)));
                 self.readying(paused, false)

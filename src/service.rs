@@ -93,8 +93,10 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         C: Classify<ResBody>,
     {
         let moored = self.core.settle();
-        let origin = moored.destination(request.uri(), request.headers(), request.extensions());
-        let (Ok(origin), Some(snapshot)) = (origin, moored.presentation.fresh(&mut self.recent)) else {
+        let Some(origin) = moored.destination(request.uri(), request.headers(), request.extensions()) else {
+            return self.call_slowly(request, send);
+        };
+        let Some(snapshot) = moored.presentation.fresh(&mut self.recent) else {
             return self.call_slowly(request, send);
         };
         let (moored, generation) = (moored.clone(), snapshot.generation);
@@ -263,16 +265,16 @@ impl<S, R, C, I: Inject> Core<S, R, C, I> {
         &self.presentation.engine
     }
 
-    /// Where the request goes, if the token may go with it.
-    #[inline]
-    pub(crate) fn destination(&self, uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> Result<u64, Outside> {
-        if !extensions.is_empty() {
-            self.set_aside(extensions)?;
+    /// The place where the request goes, if the token may go with it.
+    #[inline(always)]
+    pub(crate) fn destination(&self, uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> Option<u64> {
+        if !extensions.is_empty() && self.set_aside(extensions).is_err() {
+            return None;
         }
-        self.presentation.origins.check(uri, headers)
+        self.presentation.origins.place(uri, headers)
     }
 
-    /// The same, if the caller brought no token of his own.
+    /// The same, if the caller brought no token of his own; or why it may not.
     fn destination_of(&self, head: &request::Parts) -> Result<u64, Outside> {
         self.set_aside(&head.extensions)?;
         if self.presentation.is_present(head) {
@@ -282,6 +284,7 @@ impl<S, R, C, I: Inject> Core<S, R, C, I> {
     }
 
     /// What the extensions of a request have to say against the token.
+    #[inline(never)]
     fn set_aside(&self, extensions: &Extensions) -> Result<(), Outside> {
         let waited_for = |request: &TokenRequest| request.engine == self.engine().id();
         if extensions.get::<TokenRequest>().is_some_and(waited_for) {
