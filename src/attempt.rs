@@ -1,5 +1,7 @@
 //! One attempt to send a request, and what a request holds on to that waits for the next.
 
+use std::mem::ManuallyDrop;
+
 use http::{Response, StatusCode, request};
 
 use crate::origin::route_of;
@@ -18,10 +20,24 @@ pub(crate) struct Attempt<Saved> {
 /// Which attempt it is. One value, because a future has room for the larger only.
 enum Turn<Saved> {
     /// What a second would be made of, if anything was kept.
-    First(Option<Kept<Saved>>),
+    First(Slot<Kept<Saved>>),
     /// The replay: the token that was refused, and the route, because the head is no longer kept.
     Second { refused: Generation, route: Option<u64> },
 }
+
+/// The end of an attempt whose answer is handed on unseen.
+///
+/// It comes when this is dropped: then the response is where the caller finds it. What is done with a response at hand
+/// makes the compiler move it once more, which is a twentieth of a call.
+pub(crate) struct Accepted<'a, Saved> {
+    pub(crate) attempt: &'a mut Option<Attempt<Saved>>,
+    pub(crate) status: StatusCode,
+    pub(crate) engine: &'a Engine,
+}
+
+/// What may be there. The compiler calls a function to drop an `Option`; that nothing is there shows without one, on
+/// each call whose request is not kept.
+struct Slot<T>(ManuallyDrop<Option<T>>);
 
 /// What a replay is made of.
 pub(crate) struct Kept<Saved> {
@@ -52,13 +68,14 @@ impl<Saved> Attempt<Saved> {
         Self {
             generation,
             origin,
-            turn: Turn::First(kept),
+            turn: Turn::First(Slot(ManuallyDrop::new(kept))),
         }
     }
 
     /// A request that waited is about to be sent. Before the token is put on it.
     pub(crate) fn keep(&mut self, head: &request::Parts) {
-        if let Turn::First(Some(kept)) = &mut self.turn
+        if let Turn::First(kept) = &mut self.turn
+            && let Some(kept) = kept.0.as_mut()
             && kept.head.is_unsent()
         {
             kept.head = Head::keep(head);
@@ -69,7 +86,7 @@ impl<Saved> Attempt<Saved> {
         Place {
             origin: self.origin,
             route: match &self.turn {
-                Turn::First(kept) => kept.as_ref().map(|kept| route_of(self.origin, kept.head.path())),
+                Turn::First(kept) => kept.0.as_ref().map(|kept| route_of(self.origin, kept.head.path())),
                 Turn::Second { route, .. } => *route,
             },
         }
@@ -87,7 +104,7 @@ impl<Saved> Attempt<Saved> {
 
     /// Whether it can be replayed. If so, it stays that way.
     pub(crate) fn hold<B>(&self, replay: &impl Replay<B, Saved = Saved>) -> bool {
-        matches!(&self.turn, Turn::First(Some(kept)) if replay.hold(&kept.body))
+        matches!(&self.turn, Turn::First(kept) if kept.0.as_ref().is_some_and(|kept| replay.hold(&kept.body)))
     }
 
     /// This is the replay from now on. What it is made of, if anything was kept.
@@ -95,7 +112,7 @@ impl<Saved> Attempt<Saved> {
         let route = self.place().route;
         let refused = self.generation?;
         let Turn::First(kept) = &mut self.turn else { return None };
-        let Kept { head, body } = kept.take()?;
+        let Kept { head, body } = kept.0.take()?;
         let head = head.into_parts()?;
         self.turn = Turn::Second { refused, route };
         self.generation = None;
@@ -107,6 +124,33 @@ impl<Saved> Attempt<Saved> {
         match self.turn {
             Turn::First(_) => None,
             Turn::Second { refused, .. } => Some(refused),
+        }
+    }
+}
+
+impl<Saved> Drop for Accepted<'_, Saved> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(attempt) = &*self.attempt {
+            attempt.accepted(self.status, self.engine);
+            // A body that is still being sent need not be recorded any longer.
+            *self.attempt = None;
+        }
+    }
+}
+
+impl<T> Slot<T> {
+    #[inline(never)]
+    fn clear(&mut self) {
+        *self.0 = None;
+    }
+}
+
+impl<T> Drop for Slot<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            self.clear();
         }
     }
 }

@@ -21,7 +21,7 @@ use http::{Request, Response, request, response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::attempt::{Attempt, Load, Paused};
+use crate::attempt::{Accepted, Attempt, Load, Paused};
 use crate::challenge::Challenge;
 use crate::classify::{Classify, Report, Verdict};
 use crate::error::{BoxError, Error, Kind};
@@ -156,12 +156,12 @@ where
         };
         match future.poll(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(response)) if this.attempt.is_none() || this.moored.classify.accepts(response.status()) => {
-                if let Some(attempt) = this.attempt {
-                    attempt.accepted(response.status(), this.moored.engine());
-                    // A body that is still being sent need not be recorded any longer.
-                    *this.attempt = None;
-                }
+            Poll::Ready(Ok(response)) if this.moored.classify.accepts(response.status()) || this.attempt.is_none() => {
+                let _accepted = Accepted {
+                    attempt: this.attempt,
+                    status: response.status(),
+                    engine: this.moored.engine(),
+                };
                 Poll::Ready(Ok(this.moored.classify.pass(response)))
             }
             Poll::Ready(answer) => self.poll_slowly(Some(answer), cx),
