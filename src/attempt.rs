@@ -156,18 +156,18 @@ impl<T> Drop for Slot<T> {
 }
 
 impl<B, Saved, ResBody> Paused<B, Saved, ResBody> {
-    pub(crate) fn new(head: request::Parts, body: B) -> Box<Self> {
-        Box::new(Self {
+    pub(crate) fn new(head: request::Parts, body: B) -> Self {
+        Self {
             request: Some((head, Load::Body(body))),
             refusal: None,
-        })
+        }
     }
 
-    pub(crate) fn refused(response: Response<ResBody>) -> Box<Self> {
-        Box::new(Self {
+    pub(crate) fn refused(response: Response<ResBody>) -> Self {
+        Self {
             request: None,
             refusal: Some(Box::new(response)),
-        })
+        }
     }
 
     /// Lets go of everything of the first attempt: what the service waits for may be the connection that

@@ -8,8 +8,8 @@
 //! Waiting ──────────────────► Readying
 //! ```
 //!
-//! A call with a fresh token begins in `Sending` and allocates nothing here. What waits is boxed, so
-//! that the future of a call that does not wait stays small.
+//! A call with a fresh token begins in `Sending` and allocates nothing here. All else is boxed, so that the future of
+//! a call that does not wait stays small, and dropping it takes one look at its state.
 
 use std::fmt;
 use std::future::Future;
@@ -59,34 +59,33 @@ pin_project! {
         // `None`: the request goes out without the token, and its answer is not judged.
         attempt: Option<Attempt<Saved>>,
         #[pin]
-        state: State<S, F, Inspecting, Box<Paused<Body, Saved, Answer>>>,
+        state: State<F, Aside<S, Inspecting, Paused<Body, Saved, Answer>>>,
         types: PhantomData<fn(B) -> ResBody>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, F, N, P> {
-        // No usable token: wait for one, without an inner service.
-        Waiting { paused: Option<P>, #[pin] landing: Landing },
+    enum State<F, A> {
         // In the hands of the inner service.
         Sending { #[pin] future: F },
+        Aside { aside: Pin<Box<A>> },
+    }
+}
+
+pin_project! {
+    #[project = AsideProj]
+    enum Aside<S, N, P> {
+        // No usable token: wait for one, without an inner service.
+        Waiting { paused: Option<P>, #[pin] landing: Landing },
         // The head did not say; the body is looked at.
-        Inspecting { inspection: Pin<Box<Inspection<N>>> },
+        Inspecting { head: Option<response::Parts>, #[pin] inspecting: N },
         // Refused: wait for a newer token.
         Renewing { paused: Option<P>, #[pin] landing: Landing },
         // An inner service is polled ready for the request that was held back.
         // Made only now, so that waiting for a token holds no permit.
         Readying { paused: Option<P>, service: Option<Box<S>>, resort: bool },
         Failed { error: Option<Error> },
-    }
-}
-
-pin_project! {
-    struct Inspection<N> {
-        head: Option<response::Parts>,
-        #[pin]
-        inspecting: N,
     }
 }
 
@@ -117,10 +116,10 @@ where
         Self {
             moored,
             attempt: Some(attempt),
-            state: State::Waiting {
+            state: State::aside(Aside::Waiting {
                 paused: Some(Paused::new(request.0, request.1)),
                 landing,
-            },
+            }),
             types: PhantomData,
         }
     }
@@ -130,7 +129,7 @@ where
         Self {
             moored,
             attempt: None,
-            state: State::Failed { error: Some(error) },
+            state: State::aside(Aside::Failed { error: Some(error) }),
             types: PhantomData,
         }
     }
@@ -197,30 +196,7 @@ where
                     Some(answer) => way.answered(answer),
                     None => way.answered(ready!(future.poll(cx))),
                 },
-                StateProj::Inspecting { inspection } => {
-                    let inspection = inspection.as_mut().project();
-                    let (verdict, body) = ready!(inspection.inspecting.poll(cx));
-                    way.inspected(verdict, inspection.head.take(), body)
-                }
-                StateProj::Waiting { paused, landing } => {
-                    let landed = ready!(landing.poll(cx));
-                    way.woken(paused.take(), landed)
-                }
-                StateProj::Renewing { paused, landing } => {
-                    let landed = ready!(landing.poll(cx));
-                    way.renewed(paused.take(), landed)
-                }
-                StateProj::Readying {
-                    paused,
-                    service,
-                    resort,
-                } => match service.as_mut().map(|service| service.poll_ready(cx)) {
-                    Some(Poll::Ready(Ok(()))) => way.readied(paused.take(), service.take(), *resort),
-                    Some(Poll::Ready(Err(error))) => way.unready(paused.take(), error.into()),
-                    Some(Poll::Pending) if way.let_go(paused) => return Poll::Pending,
-                    _ => way.unreplayable(paused.take()),
-                },
-                StateProj::Failed { error } => Step::Done(Err(error.take().map_or_else(spent, BoxError::from))),
+                StateProj::Aside { aside } => ready!(way.goes_on(aside.as_mut(), cx)),
             };
             match step {
                 Step::Done(result) => {
@@ -228,7 +204,8 @@ where
                     *this.attempt = None;
                     return Poll::Ready(result);
                 }
-                Step::Next(next) => this.state.set(next),
+                Step::Send(future) => this.state.set(State::Sending { future }),
+                Step::Aside(next) => this.state.as_mut().step_aside(next),
             }
         }
     }
@@ -243,12 +220,14 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::Waiting { .. } => "waiting",
             State::Sending { .. } => "sending",
-            State::Inspecting { .. } => "inspecting",
-            State::Renewing { .. } => "renewing",
-            State::Readying { .. } => "readying",
-            State::Failed { .. } => "failed",
+            State::Aside { aside } => match **aside {
+                Aside::Waiting { .. } => "waiting",
+                Aside::Inspecting { .. } => "inspecting",
+                Aside::Renewing { .. } => "renewing",
+                Aside::Readying { .. } => "readying",
+                Aside::Failed { .. } => "failed",
+            },
         };
         f.debug_struct("ResponseFuture")
             .field("state", &state)
@@ -256,22 +235,37 @@ where
     }
 }
 
-/// What a poll comes to: the end, or another state.
-enum Step<T, S, F, N, P> {
+impl<F, A> State<F, A> {
+    fn aside(aside: A) -> Self {
+        Self::Aside { aside: Box::pin(aside) }
+    }
+
+    /// In the box that is there, if there is one.
+    fn step_aside(mut self: Pin<&mut Self>, next: A) {
+        match self.as_mut().project() {
+            StateProj::Aside { aside } => aside.set(next),
+            _ => self.set(Self::aside(next)),
+        }
+    }
+}
+
+/// What a poll comes to: the end, another attempt, or another wait.
+enum Step<T, F, A> {
     Done(Result<Response<T>, BoxError>),
-    Next(State<S, F, N, P>),
+    Send(F),
+    Aside(A),
 }
 
 type StepOf<S, R, C, B, ResBody> = Step<
     <C as Classify<ResBody>>::Body,
-    S,
     <S as Service<Request<<R as Replay<B>>::Body>>>::Future,
-    <C as Classify<ResBody>>::Inspecting,
-    PausedOf<R, C, B, ResBody>,
+    AsideOf<S, R, C, B, ResBody>,
 >;
 
+type AsideOf<S, R, C, B, ResBody> = Aside<S, <C as Classify<ResBody>>::Inspecting, PausedOf<R, C, B, ResBody>>;
+
 type PausedOf<R, C, B, ResBody> =
-    Box<Paused<<R as Replay<B>>::Body, <R as Replay<B>>::Saved, <C as Classify<ResBody>>::Body>>;
+    Paused<<R as Replay<B>>::Body, <R as Replay<B>>::Saved, <C as Classify<ResBody>>::Body>;
 
 /// A request between two states.
 struct Way<'a, S, R, C, I, B, ResBody, P>
@@ -293,6 +287,39 @@ where
     C: Classify<ResBody>,
     I: Inject,
 {
+    /// What waits goes on, if what it waits for is there.
+    fn goes_on(
+        self,
+        aside: Pin<&mut AsideOf<S, R, C, B, ResBody>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<StepOf<S, R, C, B, ResBody>> {
+        Poll::Ready(match aside.project() {
+            AsideProj::Waiting { paused, landing } => {
+                let landed = ready!(landing.poll(cx));
+                self.woken(paused.take(), landed)
+            }
+            AsideProj::Inspecting { head, inspecting } => {
+                let (verdict, body) = ready!(inspecting.poll(cx));
+                self.inspected(verdict, head.take(), body)
+            }
+            AsideProj::Renewing { paused, landing } => {
+                let landed = ready!(landing.poll(cx));
+                self.renewed(paused.take(), landed)
+            }
+            AsideProj::Readying {
+                paused,
+                service,
+                resort,
+            } => match service.as_mut().map(|service| service.poll_ready(cx)) {
+                Some(Poll::Ready(Ok(()))) => self.readied(paused.take(), service.take(), *resort),
+                Some(Poll::Ready(Err(error))) => self.unready(paused.take(), error.into()),
+                Some(Poll::Pending) if self.let_go(paused) => return Poll::Pending,
+                _ => self.unreplayable(paused.take()),
+            },
+            AsideProj::Failed { error } => Step::Done(Err(error.take().map_or_else(spent, BoxError::from))),
+        })
+    }
+
     /// An answer that has to be looked at.
     fn answered(self, answer: Result<Response<ResBody>, S::Error>) -> StepOf<S, R, C, B, ResBody> {
         let (mut head, body) = match answer {
@@ -309,12 +336,9 @@ where
             && let Some(report) = self.report()
         {
             P::before_reading(&mut head, &body);
-            let inspection = Inspection {
+            return Step::Aside(Aside::Inspecting {
                 inspecting: classify.inspect(&head, body, limit, report),
                 head: Some(head),
-            };
-            return Step::Next(State::Inspecting {
-                inspection: Box::pin(inspection),
             });
         }
         self.judged(verdict, classify.pass(Response::from_parts(head, body)))
@@ -384,7 +408,7 @@ where
             // The next request finds a new token; this one cannot be sent again.
             Refusal::Replay | Refusal::Wait(_) if !kept => hand_back(HandedBack::NotKept, response),
             Refusal::Replay => self.again(Paused::refused(response)),
-            Refusal::Wait(landing) => Step::Next(State::Renewing {
+            Refusal::Wait(landing) => Step::Aside(Aside::Renewing {
                 paused: Some(Paused::refused(response)),
                 landing,
             }),
@@ -442,7 +466,7 @@ where
 
     /// A token is there; an inner service has to be made ready for the request.
     fn readying(self, paused: PausedOf<R, C, B, ResBody>, resort: bool) -> StepOf<S, R, C, B, ResBody> {
-        Step::Next(State::Readying {
+        Step::Aside(Aside::Readying {
             paused: Some(paused),
             service: Some(self.core.prototype().adapt().into()),
             resort,
@@ -482,13 +506,11 @@ where
                         self.core.engine().tell(&Event::Replayed { refused, generation });
                     }
                 }
-                Step::Next(State::Sending {
-                    future: service.call(Request::from_parts(head, body)),
-                })
+                Step::Send(service.call(Request::from_parts(head, body)))
             }
             Boarding::Wait(landing) => {
                 paused.request = Some((head, load));
-                Step::Next(State::Waiting {
+                Step::Aside(Aside::Waiting {
                     paused: Some(paused),
                     landing,
                 })
