@@ -15,7 +15,7 @@ use crate::event::{Event, WithoutToken};
 use crate::future::ResponseFuture;
 use crate::inject::{Authorization, Inject};
 use crate::origin::{NoToken, Origins, Outside};
-use crate::presentation::{Presentation, Recent};
+use crate::presentation::{Presentation, Recent, Snapshot};
 use crate::provider::TokenRequest;
 use crate::replay::{Auto, Head, Replay};
 use crate::stripe::{Anchor, Handle, Striped};
@@ -92,32 +92,70 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         R: Replay<B>,
         C: Classify<ResBody>,
     {
-        let moored = self.core.settle();
-        let Some(origin) = moored.destination(request.uri(), request.headers(), request.extensions()) else {
+        let core = self.core.settle();
+        let Some(origin) = core.destination(request.uri(), request.headers(), request.extensions()) else {
             return self.call_slowly(request, send);
         };
-        let Some(snapshot) = moored.presentation.fresh(&mut self.recent) else {
+        let presentation = &*core.presentation;
+        let Some(snapshot) = presentation.fresh(&mut self.recent) else {
             return self.call_slowly(request, send);
         };
-        let (moored, generation) = (moored.clone(), snapshot.generation);
-        if !moored.replay.keeps(&request) {
+        let generation = Some(snapshot.generation);
+        if !core.replay.keeps(&request) {
             // Before it becomes what is sent, so that it is moved once.
-            if !moored.presentation.offer(snapshot, &mut request) {
-                let request = moored.replay.pass(request);
-                return self.without_token(moored, WithoutToken::CallersOwn, request, send);
+            let offered = presentation.offer(snapshot, &mut request);
+            let (moored, request) = (core.clone(), core.replay.pass(request));
+            if !offered {
+                return Self::without_token(&mut self.inner, moored, WithoutToken::CallersOwn, request, send);
             }
-            let future = send(&mut self.inner, moored.replay.pass(request));
-            return ResponseFuture::sending(moored, future, Some(Attempt::first(Some(generation), origin, None)));
+            let future = send(&mut self.inner, request);
+            return ResponseFuture::sending(moored, future, Some(Attempt::first(generation, origin, None)));
         }
-        // Kept before the token is put on it.
-        let mut kept = None;
-        let mut request = moored.keep(request, &mut kept, Head::keep);
-        if !moored.presentation.offer(snapshot, &mut request) {
+        let Some(body) = core.replay.save(request.body_mut()) else {
+            return Self::call_prepared(&mut self.inner, core, snapshot, origin, request, send);
+        };
+        // Before the token is put on it.
+        let head = Head::keep(&request);
+        let offered = presentation.offer(snapshot, &mut request);
+        let moored = core.clone();
+        if !offered {
+            drop((head, body));
+            let request = moored.replay.pass(request);
+            return Self::without_token(&mut self.inner, moored, WithoutToken::CallersOwn, request, send);
+        }
+        let future = send(&mut self.inner, moored.replay.pass(request));
+        let kept = Some(Kept { head, body });
+        ResponseFuture::sending(moored, future, Some(Attempt::first(generation, origin, kept)))
+    }
+
+    /// A call with a fresh token whose body does not go out as it lies.
+    fn call_prepared<T, B, ResBody>(
+        inner: &mut S,
+        core: &Moored<S, R, C, I>,
+        snapshot: &Snapshot<I::Ready>,
+        origin: u64,
+        request: Request<B>,
+        send: impl FnOnce(&mut S, Request<R::Body>) -> T::Future,
+    ) -> ResponseFuture<T, R, C, I, B, ResBody, S>
+    where
+        S: Clone,
+        T: Service<Request<R::Body>>,
+        R: Replay<B>,
+        C: Classify<ResBody>,
+    {
+        let (mut request, kept) = core.prepare(request, |request| Head::keep(request));
+        let offered = core.presentation.offer(snapshot, &mut request);
+        let moored = core.clone();
+        if !offered {
             drop(kept);
-            return self.without_token(moored, WithoutToken::CallersOwn, request, send);
+            return Self::without_token(inner, moored, WithoutToken::CallersOwn, request, send);
         }
-        let future = send(&mut self.inner, request);
-        ResponseFuture::sending(moored, future, Some(Attempt::first(Some(generation), origin, kept)))
+        let future = send(inner, request);
+        ResponseFuture::sending(
+            moored,
+            future,
+            Some(Attempt::first(Some(snapshot.generation), origin, kept)),
+        )
     }
 
     /// A call that gets no token, or whose token is not known to be fresh. Its handle has settled.
@@ -143,7 +181,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
             Ok(origin) => origin,
             Err(Outside::Elsewhere(reason)) => {
                 let request = core.replay.pass(request);
-                return self.without_token(moored, reason, request, send);
+                return Self::without_token(&mut self.inner, moored, reason, request, send);
             }
             Err(Outside::Nowhere) => return self.fail(moored, Error::new(Kind::NoAuthority)),
             Err(Outside::Recursion) => return self.fail(moored, Error::new(Kind::Recursion)),
@@ -151,8 +189,8 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         match core.engine().admit() {
             Admission::Use(current) => {
                 // Kept before the token is put on it.
-                let mut kept = None;
-                let (mut head, body) = core.prepare(request, &mut kept, Head::keep).into_parts();
+                let (request, kept) = core.keep(request, |request| Head::keep(request));
+                let (mut head, body) = request.into_parts();
                 match core.presentation.put(&current, &mut head) {
                     Ok(generation) => {
                         let future = send(&mut self.inner, Request::from_parts(head, body));
@@ -162,9 +200,8 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
                 }
             }
             Admission::Wait(landing) => {
-                let mut kept = None;
                 // While the request has its head, no copy is needed.
-                let request = core.prepare(request, &mut kept, |_| Head::unsent());
+                let (request, kept) = core.keep(request, |_| Head::unsent());
                 // Gives back the permit of the service that was polled ready: the fetch may need it.
                 self.inner = core.prototype();
                 ResponseFuture::waiting(
@@ -181,7 +218,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
     /// The request goes out as it came.
     #[cold]
     fn without_token<T, B, ResBody>(
-        &mut self,
+        inner: &mut S,
         moored: Moored<S, R, C, I>,
         reason: WithoutToken,
         request: Request<R::Body>,
@@ -193,7 +230,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         C: Classify<ResBody>,
     {
         moored.engine().tell(&Event::WithoutToken { reason });
-        ResponseFuture::sending(moored, send(&mut self.inner, request), None)
+        ResponseFuture::sending(moored, send(inner, request), None)
     }
 
     /// Answers without the inner service.
@@ -296,39 +333,37 @@ impl<S, R, C, I: Inject> Core<S, R, C, I> {
         }
     }
 
-    #[inline]
-    fn keep<B>(
+    /// The request as it is sent first, and what a second attempt is made of, if anything is kept.
+    fn prepare<B>(
         &self,
         request: Request<B>,
-        kept: &mut Option<Kept<R::Saved>>,
-        head_of: impl FnOnce(&request::Parts) -> Head,
-    ) -> Request<R::Body>
+        head_of: impl FnOnce(&Request<R::Body>) -> Head,
+    ) -> (Request<R::Body>, Option<Kept<R::Saved>>)
     where
         R: Replay<B>,
     {
         let (head, body) = request.into_parts();
         let (body, saved) = self.replay.prepare(body);
-        *kept = saved.map(|body| Kept {
-            head: head_of(&head),
+        let request = Request::from_parts(head, body);
+        let kept = saved.map(|body| Kept {
+            head: head_of(&request),
             body,
         });
-        Request::from_parts(head, body)
+        (request, kept)
     }
 
-    /// The request as it is sent first, and what a second attempt is made of, as far as it is kept.
-    #[inline]
-    fn prepare<B>(
+    /// The same, as far as requests like this are kept.
+    fn keep<B>(
         &self,
         request: Request<B>,
-        kept: &mut Option<Kept<R::Saved>>,
-        head_of: impl FnOnce(&request::Parts) -> Head,
-    ) -> Request<R::Body>
+        head_of: impl FnOnce(&Request<R::Body>) -> Head,
+    ) -> (Request<R::Body>, Option<Kept<R::Saved>>)
     where
         R: Replay<B>,
     {
         match self.replay.keeps(&request) {
-            true => self.keep(request, kept, head_of),
-            false => self.replay.pass(request),
+            true => self.prepare(request, head_of),
+            false => (self.replay.pass(request), None),
         }
     }
 }

@@ -54,12 +54,13 @@ impl<B: Body + Default + 'static> Replay<B> for Auto {
 
     #[inline]
     fn prepare(&self, mut body: B) -> (B, Option<Kept>) {
-        let kept = if body.is_end_stream() {
-            Some(Kind::Empty)
-        } else {
-            kept(&mut body)
-        };
-        (body, kept.map(Kept))
+        let kept = kept(&mut body);
+        (body, kept)
+    }
+
+    #[inline]
+    fn save(&self, body: &mut B) -> Option<Kept> {
+        kept(body)
     }
 
     fn replay(&self, saved: Kept) -> Option<B> {
@@ -91,8 +92,18 @@ fn is_known<B: 'static>() -> bool {
     known.contains(&body)
 }
 
+#[inline]
+fn kept<B: Body + 'static>(body: &mut B) -> Option<Kept> {
+    let kind = if body.is_end_stream() {
+        Some(Kind::Empty)
+    } else {
+        shared(body)
+    };
+    kind.map(Kept)
+}
+
 /// A second handle on a body that lies in memory.
-fn kept(body: &mut dyn Any) -> Option<Kind> {
+fn shared(body: &mut dyn Any) -> Option<Kind> {
     #[cfg(feature = "reqwest")]
     if let Some(body) = body.downcast_mut::<reqwest::Body>() {
         return crate::reqwest::share(body).map(Kind::Reqwest);

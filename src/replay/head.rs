@@ -16,7 +16,7 @@ use std::fmt;
 use std::mem;
 
 use http::uri::{self, PathAndQuery, Uri};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, request};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Version, request};
 
 use super::page::Page;
 
@@ -36,16 +36,8 @@ impl Head {
         self.page.is_none()
     }
 
-    pub(crate) fn keep(parts: &request::Parts) -> Self {
-        let mut page = Page::take();
-        if page.write(|text| write(parts, text)).is_none() {
-            page = on_a_larger_page(page, parts);
-        }
-        page.version = parts.version;
-        if !parts.extensions.is_empty() {
-            page.extensions = parts.extensions.clone();
-        }
-        Self { page: Some(page) }
+    pub(crate) fn keep<'a>(of: impl Into<Open<'a>>) -> Self {
+        of.into().kept()
     }
 
     /// The path of its URL.
@@ -78,6 +70,56 @@ impl Head {
     }
 }
 
+/// A head to be kept, wherever it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Open<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    version: Version,
+    headers: &'a HeaderMap,
+    extensions: &'a Extensions,
+}
+
+impl Open<'_> {
+    #[inline(never)]
+    fn kept(self) -> Head {
+        let mut page = Page::take();
+        if page.write(|text| write(self, text)).is_none() {
+            page = on_a_larger_page(page, self);
+        }
+        page.version = self.version;
+        if !self.extensions.is_empty() {
+            page.extensions = self.extensions.clone();
+        }
+        Head { page: Some(page) }
+    }
+}
+
+impl<'a, B> From<&'a Request<B>> for Open<'a> {
+    #[inline]
+    fn from(request: &'a Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
+    }
+}
+
+impl<'a> From<&'a request::Parts> for Open<'a> {
+    fn from(parts: &'a request::Parts) -> Self {
+        Self {
+            method: &parts.method,
+            uri: &parts.uri,
+            version: parts.version,
+            headers: &parts.headers,
+            extensions: &parts.extensions,
+        }
+    }
+}
+
 impl Drop for Head {
     #[inline]
     fn drop(&mut self) {
@@ -96,20 +138,20 @@ impl fmt::Debug for Head {
 
 /// How much of `text` was written; `None` if it is too short.
 #[inline]
-fn write(parts: &request::Parts, text: &mut [u8]) -> Option<usize> {
+fn write(head: Open<'_>, text: &mut [u8]) -> Option<usize> {
     let length = text.len();
     let mut room = Room(text);
-    lines(parts, &mut room)?;
+    lines(head, &mut room)?;
     Some(length - room.0.len())
 }
 
 #[cold]
 #[inline(never)]
-fn on_a_larger_page(page: Box<Page>, parts: &request::Parts) -> Box<Page> {
+fn on_a_larger_page(page: Box<Page>, head: Open<'_>) -> Box<Page> {
     let mut length = Length(0);
-    let _ = lines(parts, &mut length);
+    let _ = lines(head, &mut length);
     let mut page = page.replace(length.0);
-    let _ = page.write(|text| write(parts, text));
+    let _ = page.write(|text| write(head, text));
     page
 }
 
@@ -121,19 +163,19 @@ trait Sink {
 
 /// All that is written of a head.
 #[inline(always)]
-fn lines(parts: &request::Parts, sink: &mut impl Sink) -> Option<()> {
-    let uri = &parts.uri;
+fn lines(head: Open<'_>, sink: &mut impl Sink) -> Option<()> {
+    let uri = head.uri;
     sink.take(Line {
         name: uri.scheme_str().unwrap_or_default().as_bytes(),
         value: path_and_query(uri).as_bytes(),
         is_sensitive: false,
     })?;
     sink.take(Line {
-        name: parts.method.as_str().as_bytes(),
+        name: head.method.as_str().as_bytes(),
         value: uri.authority().map_or("", |authority| authority.as_str()).as_bytes(),
         is_sensitive: false,
     })?;
-    for (name, value) in &parts.headers {
+    for (name, value) in head.headers {
         sink.take(Line {
             name: name.as_str().as_bytes(),
             value: value.as_bytes(),
@@ -210,14 +252,16 @@ impl Sink for Room<'_> {
 #[inline(always)]
 fn copy(to: &mut [u8], from: &[u8]) {
     let length = from.len();
-    if length > 64 {
-        to.copy_from_slice(from);
-    } else if length > 32 {
-        ends::<32>(to, from);
-    } else if length >= 16 {
-        ends::<16>(to, from);
-    } else if length >= 8 {
-        ends::<8>(to, from);
+    if length >= 8 {
+        if length <= 16 {
+            ends::<8>(to, from);
+        } else if length <= 32 {
+            ends::<16>(to, from);
+        } else if length <= 64 {
+            ends::<32>(to, from);
+        } else {
+            to.copy_from_slice(from);
+        }
     } else if length >= 4 {
         ends::<4>(to, from);
     } else if length >= 2 {

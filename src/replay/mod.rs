@@ -66,6 +66,14 @@ pub trait Replay<B> {
     /// whether the request can go out.
     fn prepare(&self, body: B) -> (Self::Body, Option<Self::Saved>);
 
+    /// What a second body could be made of, where the first can go out as it lies: the request is then
+    /// [passed](Self::pass), which spares it being taken apart. Default: `None`, and the body is
+    /// [prepared](Self::prepare).
+    fn save(&self, body: &mut B) -> Option<Self::Saved> {
+        let _ = body;
+        None
+    }
+
     /// The request was refused, and a newer token is waited for. `false`: it cannot be replayed, and the
     /// refusal goes to the caller at once. What would spoil a replay meanwhile has to stop, until
     /// [`replay`](Self::replay) is called or `saved` is dropped. Default: `true`.
@@ -95,6 +103,11 @@ impl<B: Clone> Replay<B> for CloneBody {
     fn prepare(&self, body: B) -> (B, Option<B>) {
         let saved = body.clone();
         (body, Some(saved))
+    }
+
+    #[inline]
+    fn save(&self, body: &mut B) -> Option<B> {
+        Some(body.clone())
     }
 
     fn replay(&self, saved: B) -> Option<B> {
@@ -199,6 +212,11 @@ impl<B, R: Replay<B>> Replay<B> for Methods<R> {
 
     fn prepare(&self, body: B) -> (R::Body, Option<R::Saved>) {
         self.replay.prepare(body)
+    }
+
+    #[inline]
+    fn save(&self, body: &mut B) -> Option<R::Saved> {
+        self.replay.save(body)
     }
 
     fn hold(&self, saved: &R::Saved) -> bool {
