@@ -40,16 +40,16 @@ const fn bound(contender: Contender, requests: Requests, bound: f64, target: Opt
 }
 
 const BOUNDS: [Bound; 10] = [
-    bound(Contender::Never, Requests::Travelling, 1.30, Some(1.12)),
-    bound(Contender::Detect, Requests::Travelling, 1.34, Some(1.20)),
-    bound(Contender::Auto, Requests::Travelling, 1.94, None),
-    bound(Contender::CloneBody, Requests::Travelling, 1.95, None),
-    bound(Contender::Never, Requests::Built4, 1.05, None),
-    bound(Contender::Detect, Requests::Built4, 1.06, None),
-    bound(Contender::Auto, Requests::Built4, 1.17, None),
-    bound(Contender::Never, Requests::Built12, 1.03, None),
-    bound(Contender::Detect, Requests::Built12, 1.03, None),
-    bound(Contender::Auto, Requests::Built12, 1.11, None),
+    bound(Contender::Never, Requests::Travelling, 1.18, Some(1.12)),
+    bound(Contender::Detect, Requests::Travelling, 1.18, Some(1.20)),
+    bound(Contender::Auto, Requests::Travelling, 1.67, None),
+    bound(Contender::CloneBody, Requests::Travelling, 1.70, None),
+    bound(Contender::Never, Requests::Built4, 1.04, None),
+    bound(Contender::Detect, Requests::Built4, 1.04, None),
+    bound(Contender::Auto, Requests::Built4, 1.12, None),
+    bound(Contender::Never, Requests::Built12, 1.01, None),
+    bound(Contender::Detect, Requests::Built12, 1.01, None),
+    bound(Contender::Auto, Requests::Built12, 1.09, None),
 ];
 
 /// Shown beside them, and held to nothing.

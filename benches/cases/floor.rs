@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 #[cfg(not(target_os = "linux"))]
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -176,19 +176,21 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let answer = ready!(this.future.poll(cx));
-        if let Ok(response) = &answer
-            && response.status() == StatusCode::UNAUTHORIZED
-        {
-            refused(&this.handle.0, *this.generation);
+        match this.future.poll(cx) {
+            Poll::Ready(Ok(response)) if response.status() != StatusCode::UNAUTHORIZED => Poll::Ready(Ok(response)),
+            polled => refused(&this.handle.0, *this.generation, polled),
         }
-        Poll::Ready(answer)
     }
 }
 
+/// Away from the other answers: where both came together, each would be moved twice.
 #[cold]
-fn refused(core: &Core, generation: u64) {
-    core.refused.fetch_max(generation, Ordering::AcqRel);
+#[inline(never)]
+fn refused<T>(core: &Core, generation: u64, polled: Poll<T>) -> Poll<T> {
+    if polled.is_ready() {
+        core.refused.fetch_max(generation, Ordering::AcqRel);
+    }
+    polled
 }
 
 /// Since 1970.
