@@ -382,7 +382,8 @@ mod tests {
         let alphabet: Vec<u8> = (b'a'..=b'z').cycle().take(70).collect();
         for length in 0..=alphabet.len() {
             let host = &alphabet[..length];
-            assert!(is_same(host, &host.to_vec()), "{length}");
+            let equal = host.to_vec();
+            assert!(is_same(host, &equal), "{length}");
             assert!(!is_same(host, &alphabet[..(length + 1) % 70]), "{length}");
             for place in 0..length {
                 let mut other = host.to_vec();
