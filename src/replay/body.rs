@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::first::First;
-use super::passage::{Passage, Phase, Polled, Rest, Whereabouts, lock, poll_body, wake};
+use super::passage::{Passage, Phase, Polled, PolledAsIs, Rest, Whereabouts, boxed, lock, poll_body, wake};
 use crate::error::BoxError;
 use crate::sync::Mutex;
 use crate::tape::Tape;
@@ -172,13 +172,18 @@ where
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Polled>> {
         match &mut self.role {
             Role::Alone(body) => poll_body(body, cx),
+            // Two short locks, for a frame that is recorded; all else is done out of line. A frame is large: it stays
+            // where the body put it, until it is moved to where it is returned to.
             Role::First(first) => {
-                let mut released = None;
-                let polled = first.poll_frame(cx, &mut released);
-                if let Some(body) = released {
-                    self.role = Role::Alone(body);
+                let mut body = match first.take_out(cx) {
+                    Ok(body) => body,
+                    Err(polled) => return polled,
+                };
+                let polled = first.poll(&mut body, cx);
+                match first.record(body, &polled) {
+                    Ok(()) => boxed::<B>(polled),
+                    Err(body) => self.role.settle(body, polled, cx),
                 }
-                polled
             }
             Role::Second(second) => second.poll_frame(cx),
         }
@@ -199,6 +204,26 @@ where
             Role::First(first) => first.size_hint(),
             Role::Second(second) => second.left.hint(),
         }
+    }
+}
+
+impl<B> Role<B>
+where
+    B: Body,
+    B::Data: 'static,
+    B::Error: Into<BoxError>,
+{
+    /// The body of the first attempt brought no frame that is on the tape by now.
+    #[cold]
+    fn settle(&mut self, body: Pin<Box<B>>, polled: PolledAsIs<B>, cx: &Context<'_>) -> Poll<Option<Polled>> {
+        let Role::First(first) = self else {
+            return boxed::<B>(polled);
+        };
+        let (polled, released) = first.settle(body, polled, cx);
+        if let Some(body) = released {
+            *self = Role::Alone(body);
+        }
+        polled
     }
 }
 

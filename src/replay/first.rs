@@ -1,5 +1,6 @@
 //! The first attempt's end of a [`Passage`]: [`First`].
 
+use std::any::Any;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::task::{Context, Poll};
 
 use http_body::{Body, SizeHint};
 
-use super::passage::{Lost, Passage, Phase, Polled, Whereabouts, lock, poll_body, taken_over, wake};
+use super::passage::{Lost, Passage, Phase, Polled, PolledAsIs, Whereabouts, boxed, lock, taken_over, wake};
 use crate::error::{BoxError, Error, Kind};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -55,28 +56,59 @@ where
     B::Data: 'static,
     B::Error: Into<BoxError>,
 {
-    /// Two short locks, for a frame that is recorded; all else is done out of line. The body goes into `released`
-    /// when the first attempt has it to itself from now on.
+    /// The body for the first attempt to poll; or, if it must not or has something else to send before, what it gets.
     #[inline]
-    pub(super) fn poll_frame(&self, cx: &mut Context<'_>, released: &mut Option<Pin<Box<B>>>) -> Poll<Option<Polled>> {
+    pub(super) fn take_out(&self, cx: &mut Context<'_>) -> Result<Pin<Box<B>>, Poll<Option<Polled>>> {
         let mut passage = lock(&self.passage);
-        let Some(mut body) = passage.take_out() else {
-            return poll_stopped(passage, cx);
-        };
-        drop(passage);
-        let lost = Lost(&self.passage);
-        let mut polled = poll_body(&mut body, cx);
-        mem::forget(lost);
-        let recorded = lock(&self.passage).record(body, &polled, self.limit);
-        if let Err(body) = recorded {
-            *released = self.settle(body, &mut polled, cx);
+        match passage.take_out() {
+            Some(body) => Ok(body),
+            None => Err(poll_stopped(passage, cx)),
         }
+    }
+
+    /// Polls the body while it is out.
+    #[inline]
+    pub(super) fn poll(&self, body: &mut Pin<Box<B>>, cx: &mut Context<'_>) -> PolledAsIs<B> {
+        let lost = Lost(&self.passage);
+        let polled = body.as_mut().poll_frame(cx);
+        mem::forget(lost);
         polled
     }
 
-    /// What becomes of a body that brought no frame for the tape, and of what it brought.
+    /// Puts the body back, if it brought a frame of `Bytes` that is on the tape then.
+    #[inline]
+    pub(super) fn record(&self, body: Pin<Box<B>>, polled: &PolledAsIs<B>) -> Result<(), Pin<Box<B>>> {
+        let Poll::Ready(Some(Ok(frame))) = polled else {
+            return Err(body);
+        };
+        match (frame as &dyn Any).downcast_ref() {
+            Some(frame) => lock(&self.passage).record(body, frame, self.limit),
+            None => Err(body),
+        }
+    }
+
+    /// What becomes of a body that brought no such frame, and of what it brought; data of other types come to the tape
+    /// here. The body comes back if the first attempt has it to itself from now on.
     #[cold]
-    fn settle(&self, body: Pin<Box<B>>, polled: &mut Poll<Option<Polled>>, cx: &Context<'_>) -> Option<Pin<Box<B>>> {
+    pub(super) fn settle(
+        &self,
+        body: Pin<Box<B>>,
+        polled: PolledAsIs<B>,
+        cx: &Context<'_>,
+    ) -> (Poll<Option<Polled>>, Option<Pin<Box<B>>>) {
+        let lost = Lost(&self.passage);
+        let mut polled = boxed::<B>(polled);
+        mem::forget(lost);
+        let body = match &polled {
+            Poll::Ready(Some(Ok(frame))) => lock(&self.passage).record(body, frame, self.limit),
+            _ => Err(body),
+        };
+        let released = body.err().and_then(|body| self.go_on(body, &mut polled, cx));
+        (polled, released)
+    }
+
+    /// The same, once it is known that nothing of it goes on the tape.
+    fn go_on(&self, body: Pin<Box<B>>, polled: &mut Poll<Option<Polled>>, cx: &Context<'_>) -> Option<Pin<Box<B>>> {
         // Dropped after the lock.
         let (_before, _tape, _ended);
         let mut passage = lock(&self.passage);

@@ -69,6 +69,9 @@ pub(super) enum Rest<B> {
 
 pub(super) type Polled = Result<Frame<Bytes>, BoxError>;
 
+/// What the body itself makes of a poll.
+pub(super) type PolledAsIs<B> = Poll<Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>>;
+
 impl<B> Passage<B> {
     /// Of a body of which `expected` bytes at most are likely to be recorded.
     pub(super) fn new(body: Pin<Box<B>>, expected: usize) -> Self {
@@ -133,16 +136,10 @@ impl<B: Body> Passage<B> {
         }
     }
 
-    /// Puts the body back, if it brought a frame that is on the tape then.
+    /// Puts the body back, if the frame that it brought is on the tape then.
     #[inline]
-    pub(super) fn record(
-        &mut self,
-        body: Pin<Box<B>>,
-        polled: &Poll<Option<Polled>>,
-        limit: usize,
-    ) -> Result<(), Pin<Box<B>>> {
+    pub(super) fn record(&mut self, body: Pin<Box<B>>, frame: &Frame<Bytes>, limit: usize) -> Result<(), Pin<Box<B>>> {
         if self.phase == Phase::Recording
-            && let Poll::Ready(Some(Ok(frame))) = polled
             && let Some(tape) = &mut self.tape
             && tape.record(frame, limit)
         {
@@ -273,8 +270,19 @@ where
     B::Data: 'static,
     B::Error: Into<BoxError>,
 {
+    boxed::<B>(body.as_mut().poll_frame(cx))
+}
+
+/// What the body makes of a poll as what all bodies make of it.
+#[inline(always)]
+pub(super) fn boxed<B>(polled: PolledAsIs<B>) -> Poll<Option<Polled>>
+where
+    B: Body,
+    B::Data: 'static,
+    B::Error: Into<BoxError>,
+{
     // Told apart by hand: a frame is large, and this moves it once.
-    match body.as_mut().poll_frame(cx) {
+    match polled {
         Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(in_bytes(frame)))),
         Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
         Poll::Ready(None) => Poll::Ready(None),

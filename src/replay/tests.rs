@@ -423,6 +423,27 @@ fn data_of_any_kind_become_bytes() {
 }
 
 #[test]
+fn data_that_panic_are_not_replayed() {
+    struct Torn;
+    impl bytes::Buf for Torn {
+        fn remaining(&self) -> usize {
+            1
+        }
+        fn chunk(&self) -> &[u8] {
+            panic!("the data panic")
+        }
+        fn advance(&mut self, _: usize) {}
+    }
+    let (mut sent, saved) = Buffered::unboxed().prepare(http_body_util::Full::new(Torn));
+    let saved = saved.unwrap();
+    let mut poll = || Pin::new(&mut sent).poll_frame(&mut Context::from_waker(std::task::Waker::noop()));
+    catch_unwind(AssertUnwindSafe(&mut poll)).unwrap_err();
+    assert!(!saved.hold());
+    assert!(matches!(poll(), Poll::Ready(Some(Err(_)))));
+    assert!(matches!(poll(), Poll::Ready(None)));
+}
+
+#[test]
 fn the_wrapper_goes_to_other_threads_if_the_body_does() {
     fn assert_send<T: Send + Unpin>() {}
     fn assert_sync<T: Send + Sync>() {}
