@@ -94,6 +94,35 @@ impl Replay<String> for Keeping {
     }
 }
 
+/// The same for bodies that go out as they lie; one that is empty it does not take so.
+#[derive(Clone, Default)]
+struct Saving {
+    keeping: Keeping,
+    saved: Arc<AtomicUsize>,
+}
+
+impl Replay<String> for Saving {
+    type Body = String;
+    type Saved = String;
+
+    fn pass(&self, request: Request<String>) -> Request<String> {
+        request
+    }
+
+    fn prepare(&self, body: String) -> (String, Option<String>) {
+        self.keeping.prepare(body)
+    }
+
+    fn save(&self, body: &mut String) -> Option<String> {
+        self.saved.fetch_add(1, Ordering::SeqCst);
+        (!body.is_empty()).then(|| body.clone())
+    }
+
+    fn replay(&self, saved: String) -> Option<String> {
+        self.keeping.replay(saved)
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn with_nothing_but_what_they_must_have_the_first_call_and_later_ones_are_replayed() {
     let (tokens, issuer) = issuer();
@@ -113,6 +142,35 @@ async fn with_nothing_but_what_they_must_have_the_first_call_and_later_ones_are_
     assert_eq!(api.tokens(), ["test-1", "test-2", "test-2", "test-2", "test-3"]);
     let counted = [&plain.heads, &keeping.prepared, &keeping.replayed].map(|count| count.load(Ordering::SeqCst));
     assert_eq!((counted, issuer.fetches()), ([5, 3, 2], 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_saved_where_it_lies_is_replayed_like_what_was_prepared() {
+    let (tokens, issuer) = issuer();
+    let saving = Saving::default();
+    // The first attempt of each request is refused.
+    let api = Api::answering(|nth, _| match nth % 2 {
+        1 => support::refusal(),
+        _ => support::page("welcome"),
+    });
+    let client = TokenLayer::new(&tokens, origins())
+        .replay(saving.clone())
+        .layer(api.clone());
+    // The first finds no token in place, and is not asked about as it lies.
+    for body in ["first", "saved", ""] {
+        let request = support::post(body.to_owned());
+        let answer = client.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    let keeping = &saving.keeping;
+    let counted = [&saving.saved, &keeping.prepared, &keeping.replayed].map(|count| count.load(Ordering::SeqCst));
+    assert_eq!((counted, issuer.fetches()), ([2, 2, 3], 4));
+    let bodies = api.each(|request| request.body().clone());
+    assert_eq!(bodies, ["first", "first", "saved", "saved", "", ""]);
+    assert_eq!(
+        api.tokens(),
+        ["test-1", "test-2", "test-2", "test-3", "test-3", "test-4"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
