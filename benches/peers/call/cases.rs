@@ -43,6 +43,9 @@ const BARE_OCTOCRAB: &str = "bare call of octocrab";
 pub(crate) const CASES: &[Case] = &[
     case(BARE, BARE, || floor::bare().into()),
     case(STATIC, BARE, || RUNTIME.block_on(floor::added(issuer())).into()),
+    case("floor with one origin and a clock", BARE, || {
+        RUNTIME.block_on(floor::guarded(issuer())).into()
+    }),
     case(NEVER, BARE, || RUNTIME.block_on(ours::never(issuer())).into()),
     case(AUTO, BARE, || RUNTIME.block_on(ours::auto(issuer())).into()),
     case("aliri_tokens TokenWatcher", BARE, || {
