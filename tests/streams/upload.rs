@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -19,6 +19,7 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_token::{Buffered, Origins, RefreshPolicy, Token, TokenLayer, Tokens, provider_fn};
 
 use super::script::{self, Beat, End, KIB, MIB, Pace, Progress, Reader, Script, Seen, content, cut};
+use super::wire::Ending;
 
 // ===== What is uploaded =====
 
@@ -277,6 +278,8 @@ pub(crate) struct Case {
     /// True once bodies that were held are to be read on.
     released: watch::Sender<bool>,
     gate: watch::Sender<bool>,
+    /// Of the HTTP/1.1 connections that it came over.
+    endings: Mutex<Vec<Ending>>,
 }
 
 #[derive(Clone, Debug)]
@@ -304,6 +307,7 @@ impl Case {
             tasks: Mutex::default(),
             released: watch::Sender::new(false),
             gate,
+            endings: Mutex::default(),
         };
         (Arc::new(case), body)
     }
@@ -314,6 +318,9 @@ impl Case {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let (head, body) = request.into_parts();
+        if head.version == Version::HTTP_11 {
+            self.endings.lock().unwrap().extend(head.extensions.get().cloned());
+        }
         let token = super::wire::bearer(&head.headers);
         let refused = self.upload.refuses(&token);
         let delivery = Delivery {
@@ -380,9 +387,10 @@ impl Case {
         change(&mut self.deliveries.lock().unwrap()[nth - 1]);
     }
 
-    /// Waits until no body of it is read any more.
+    /// Waits until no body of it is read any more. All answers are there by now.
     async fn settled(&self) {
         self.gate.send_replace(true);
+        self.endings.lock().unwrap().iter().for_each(Ending::begin);
         loop {
             let Some(task) = self.tasks.lock().unwrap().pop() else {
                 break;

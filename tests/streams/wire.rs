@@ -15,6 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tower::BoxError;
 
@@ -26,6 +27,21 @@ pub(crate) fn bearer(headers: &HeaderMap) -> String {
         .and_then(|value| value.strip_prefix("Bearer "))
         .unwrap_or("-")
         .to_owned()
+}
+
+/// Comes with each request: has its connection end once that has nothing more to do.
+///
+/// hyper's HTTP/1.1 server does not pass on trailers that arrive after its answer is complete: the body never ends,
+/// and is incomplete once the connection is closed (hyper 1.12.0; it is idle by then, and does not look at the body
+/// again). hyper's client in turn does not notice now and then that an upload which was answered early is over, and
+/// keeps the connection. So whoever waits for the rest of such an upload has to end the connection.
+#[derive(Clone, Default)]
+pub(crate) struct Ending(Arc<Notify>);
+
+impl Ending {
+    pub(crate) fn begin(&self) {
+        self.0.notify_one();
+    }
 }
 
 /// Serves HTTP/1.1 and HTTP/2 on loopback until it is dropped.
@@ -52,7 +68,10 @@ impl Server {
                 let (answer, open) = (answer.clone(), open.clone());
                 open.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(async move {
-                    let service = service_fn(move |request| {
+                    let ending = Ending::default();
+                    let of_each = ending.clone();
+                    let service = service_fn(move |mut request: Request<Incoming>| {
+                        request.extensions_mut().insert(of_each.clone());
                         let answer = answer(request);
                         async move { Ok::<_, Infallible>(answer.await) }
                     });
@@ -63,7 +82,14 @@ impl Server {
                         .initial_stream_window_size(64 << 10)
                         .initial_connection_window_size(16 << 20);
                     // Connections that a taken-over upload leaves behind end with an error.
-                    connection.serve_connection(TokioIo::new(socket), service).await.ok();
+                    let mut connection = std::pin::pin!(connection.serve_connection(TokioIo::new(socket), service));
+                    tokio::select! {
+                        _ = &mut connection => {}
+                        () = ending.0.notified() => {
+                            connection.as_mut().graceful_shutdown();
+                            connection.await.ok();
+                        }
+                    }
                     open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
