@@ -176,7 +176,8 @@ impl Token {
         self.inner.scope.as_deref()
     }
 
-    /// What its provider keeps to renew it: for that provider, and for whoever makes it durable.
+    /// What its provider keeps to renew it: for that provider, and for whoever makes it durable. A token that comes
+    /// from a store has what is kept there beside it.
     ///
     /// Worth more than the token itself. Do not log it.
     pub fn renewal_credential(&self) -> Option<&Value> {

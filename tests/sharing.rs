@@ -27,7 +27,7 @@ mod stages;
 
 use std::time::Duration;
 
-use scene::{Fault, Grant, LIFE, MINUTE, SECOND, Scene, credential};
+use scene::{Fault, Grant, LIFE, MINUTE, Process, SECOND, Scene, credential};
 use tokio::time::{Instant, sleep};
 use tower_token::testkit::StoreCall;
 use tower_token::{IfLost, State, StoreError, StorePolicy};
@@ -43,6 +43,9 @@ async fn a_restart_goes_on_with_the_token_that_is_kept() {
     assert_eq!(second.secret().await, "test-access-1");
     assert_eq!(scene.issuer.exchanges(), 1);
     assert_eq!(second.told.count("Adopted"), 1);
+    let kept = |process: &Process| process.tokens.current().unwrap().renewal_credential().cloned();
+    assert!(kept(&first).is_some());
+    assert_eq!(kept(&second), kept(&first), "it is the same token");
 
     sleep(LIFE).await;
     assert_eq!(second.secret().await, "test-access-2");

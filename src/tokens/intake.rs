@@ -24,6 +24,11 @@ impl Engine {
     pub(super) fn take_in(self: &Arc<Self>, record: &Record) -> bool {
         let vetted = record.token.clone().map(|token| {
             let token = token.issued_by(self.clock.now());
+            // As it was where it was fetched.
+            let token = match &record.credential {
+                Some(credential) => token.credential(credential.expose().clone()),
+                None => token,
+            };
             self.vet(token, self.outlook(true))
         });
         let mut stranded = Vec::new();

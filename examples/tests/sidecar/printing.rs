@@ -85,16 +85,20 @@ async fn keys_that_a_provider_keeps_are_printed_for_aws() {
             "token": "/token", "expires": { "seconds": "/expires_in" },
             "keep": { "access_key_id": "/id", "secret_access_key": "/key", "session_token": "/session" },
         },
-    } } } });
+    }, "store": { "file": { "path": "keys.json" } } } } });
     let file = written(&document.to_string());
-    let output = run("print_token", &[file.to_str().unwrap(), "aws", "--credential-process"]);
-    assert!(output.status.success(), "{output:?}");
-    let mut keys: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(keys["Expiration"].take().as_str().unwrap().len(), 20);
-    let expected = json!({
-        "Version": 1, "AccessKeyId": "test-id", "SecretAccessKey": "test-key", "SessionToken": "test-session", "Expiration": null,
-    });
-    assert_eq!(keys, expected);
+    // The second run has them from the store.
+    for _ in 0..2 {
+        let output = run("print_token", &[file.to_str().unwrap(), "aws", "--credential-process"]);
+        assert!(output.status.success(), "{output:?}");
+        let mut keys: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(keys["Expiration"].take().as_str().unwrap().len(), 20);
+        let expected = json!({
+            "Version": 1, "AccessKeyId": "test-id", "SecretAccessKey": "test-key", "SessionToken": "test-session", "Expiration": null,
+        });
+        assert_eq!(keys, expected);
+    }
+    assert_eq!(vendor.take().len(), 1);
 }
 
 /// A refresh token that is good for one use does for any number of runs. The store lies beside the file.
