@@ -218,7 +218,8 @@ fn places(at: &str, value: &Value) -> Vec<String> {
 #[test]
 fn a_store_is_one_of_two_with_its_own_fields() {
     let every = |own: Value| {
-        let mut store = json!({ "encryption_key": { "env": "K" }, "lease": "45s", "patience": "2s", "alone": false });
+        let mut store = json!({ "encryption_key": { "env": "K" }, "also_opens": ["k", { "file": "older" }],
+                                "adopts_plain": true, "lease": "45s", "patience": "2s", "alone": false });
         let own = own.as_object().unwrap().clone();
         store.as_object_mut().unwrap().extend(own);
         store
@@ -228,7 +229,8 @@ fn a_store_is_one_of_two_with_its_own_fields() {
         json!(null),
         json!({ "file": { "path": "p" } }),
         json!({ "file": every(json!({ "path": "p" })) }),
-        json!({ "file": { "path": "p", "lease": null, "patience": null, "alone": null, "encryption_key": null } }),
+        json!({ "file": { "path": "p", "lease": null, "patience": null, "alone": null, "encryption_key": null,
+                          "also_opens": null, "adopts_plain": null } }),
         json!({ "redis": redis }),
         json!({ "redis": every(json!({ "url": { "env": "REDIS_URL" }, "key": "k", "ca_certificate": "ca.pem",
                                        "client_certificate": "ours.pem", "client_key": { "file": "ours.key" } })) }),

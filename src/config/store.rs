@@ -44,6 +44,12 @@ macro_rules! fields {
             /// What is kept is sealed with: 32 bytes in base64, the same for all who share it; feature `encryption`.
             /// Default: none, it is readable.
             pub encryption_key: Option<Source>,
+            /// Keys that a record may be sealed with as well, while the key is changed; nothing is written with them.
+            /// Without `encryption_key` they end the encryption. Default: none.
+            pub also_opens: Option<Vec<Source>>,
+            /// Whether a record that is not encrypted is read too, while the encryption begins: the next one is sealed.
+            /// Default: no.
+            pub adopts_plain: Option<bool>,
             /// For how long the right to renew is taken: at least 5 s longer than `policy.fetch_timeout`. So long the
             /// others wait for a process that died. Default: the fetch timeout and 15 s.
             pub lease: Option<Span>,
@@ -63,6 +69,15 @@ macro_rules! fields {
                     policy = policy.patience(patience);
                 }
                 policy
+            }
+
+            fn envelope(&self, base: &Path, faults: &mut Faults) -> Envelope {
+                let sealing = Sealing {
+                    key: self.encryption_key.as_ref(),
+                    also: self.also_opens.as_deref().unwrap_or_default(),
+                    adopts_plain: self.adopts_plain.unwrap_or(false),
+                };
+                sealing.envelope(base, faults)
             }
         }
     };
@@ -127,7 +142,7 @@ impl Store {
 
 impl StoredInFile {
     fn keep(&self, builder: TokensBuilder, base: &Path, faults: &mut Faults) -> TokensBuilder {
-        let envelope = envelope(self.encryption_key.as_ref(), base, faults);
+        let envelope = self.envelope(base, faults);
         if self.path.is_empty() {
             faults.add(
                 "path",
@@ -144,7 +159,7 @@ impl StoredInFile {
 impl StoredInRedis {
     #[cfg(feature = "redis")]
     fn keep(&self, builder: TokensBuilder, base: &Path, faults: &mut Faults) -> TokensBuilder {
-        let envelope = envelope(self.encryption_key.as_ref(), base, faults);
+        let envelope = self.envelope(base, faults);
         // Sooner than the patience ends, so that what went wrong is named.
         let timeout = (self.policy().patience / 2).clamp(SHORTEST, LONGEST);
         let mut read = |field: &'static str, source: Option<&Source>| {
@@ -183,7 +198,7 @@ impl StoredInRedis {
 
     #[cfg(not(feature = "redis"))]
     fn keep(&self, builder: TokensBuilder, base: &Path, faults: &mut Faults) -> TokensBuilder {
-        let _ = envelope(self.encryption_key.as_ref(), base, faults);
+        let _ = self.envelope(base, faults);
         faults.add(
             "url",
             "needs the feature `redis` of tower-token; build with it, or keep the token in a file",
@@ -192,33 +207,54 @@ impl StoredInRedis {
     }
 }
 
-/// How a record is written: sealed where there is a key.
-#[cfg(feature = "encryption")]
-fn envelope(key: Option<&Source>, base: &Path, faults: &mut Faults) -> Envelope {
-    let key = key.map(|key| {
-        let text = key
-            .secret(base)
-            .map_err(|advice| Error::config("encryption_key", advice))?;
-        EncryptionKey::from_base64(text.expose())
-    });
-    match key.transpose() {
-        Ok(key) => key.map_or_else(Envelope::plain, Envelope::sealed),
-        Err(wrong) => {
-            faults.extend(&wrong);
-            Envelope::plain()
-        }
-    }
+/// How a record is written, and what else is read: sealed where there is a key.
+struct Sealing<'a> {
+    key: Option<&'a Source>,
+    also: &'a [Source],
+    adopts_plain: bool,
 }
 
-#[cfg(not(feature = "encryption"))]
-fn envelope(key: Option<&Source>, _: &Path, faults: &mut Faults) -> Envelope {
-    if key.is_some() {
-        faults.add(
-            "encryption_key",
-            "needs the feature `encryption` of tower-token; build with it, or leave it out",
-        );
+impl Sealing<'_> {
+    #[cfg(feature = "encryption")]
+    fn envelope(self, base: &Path, faults: &mut Faults) -> Envelope {
+        let mut read = |at: &str, source: &Source| {
+            let text = source.secret(base).map_err(|advice| Error::config("", advice));
+            let key = text.and_then(|text| EncryptionKey::from_base64(text.expose()));
+            key.map_err(|wrong| faults.rename(at, &wrong)).ok()
+        };
+        let key = self.key.and_then(|key| read("encryption_key", key));
+        let mut envelope = key.map_or_else(Envelope::plain, Envelope::sealed);
+        for (nth, key) in self.also.iter().enumerate() {
+            if let Some(key) = read(&format!("also_opens[{nth}]"), key) {
+                envelope = envelope.also_opens(key);
+            }
+        }
+        match self.adopts_plain {
+            true if self.key.is_none() => faults.add(
+                "adopts_plain",
+                "says nothing without a key: what is not encrypted is read as it is; add `encryption_key`, or leave it out",
+            ),
+            true => envelope = envelope.adopts_plain(),
+            false => {}
+        }
+        envelope
     }
-    Envelope::plain()
+
+    #[cfg(not(feature = "encryption"))]
+    fn envelope(self, _: &Path, faults: &mut Faults) -> Envelope {
+        let fields = [
+            ("encryption_key", self.key.is_some()),
+            ("also_opens", !self.also.is_empty()),
+            ("adopts_plain", self.adopts_plain),
+        ];
+        for (field, _) in fields.into_iter().filter(|(_, is_there)| *is_there) {
+            faults.add(
+                field,
+                "needs the feature `encryption` of tower-token; build with it, or leave it out",
+            );
+        }
+        Envelope::plain()
+    }
 }
 
 /// What a Redis store takes for a timeout.

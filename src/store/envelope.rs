@@ -38,8 +38,8 @@ impl Envelope {
     /// is sealed with, and a byte that somebody changed is found. Not found is who puts an older record back, whole; that
     /// is up to who may write there.
     ///
-    /// To change the key, give the new one here and the old one to [`also_opens`](Self::also_opens), in every process
-    /// that shares the store before the first of them saves: the others cannot read what it wrote.
+    /// To begin, to change the key, to end: the guide has
+    /// [the steps](crate::guide::outlive_the_process#encryption-at-rest).
     ///
     /// ```
     /// use tower_token::{EncryptionKey, Envelope, FileStore};
@@ -90,7 +90,7 @@ impl Envelope {
     /// # Errors
     ///
     /// [`StoreError::unusable`] for a record that [`read`](Self::read) would refuse: what a provider keeps as its
-    /// credential is nested deeper than 120 values.
+    /// credential is nested too deeply for JSON to be read back: 120 values are not.
     pub fn write(&self, record: &Record) -> Result<Vec<u8>, StoreError> {
         let record = Secret::new(record.to_json());
         let record = Zeroizing::new(record.expose().to_string());

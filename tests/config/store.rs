@@ -33,7 +33,8 @@ fn a_token_is_kept_in_a_file_beside_the_document() {
         json!({ "file": { "path": "p" } }),
         json!({ "file": { "path": folder.path().join("p") } }),
         json!({ "file": { "path": "p", "lease": "15s", "patience": "10s", "alone": true } }),
-        json!({ "file": { "path": "p", "lease": null, "patience": null, "alone": null, "encryption_key": null } }),
+        json!({ "file": { "path": "p", "lease": null, "patience": null, "alone": null, "encryption_key": null,
+                          "also_opens": null, "adopts_plain": null } }),
     ] {
         for (_, builder) in built(&with(store.clone()), folder.path()).unwrap() {
             builder.build().unwrap_or_else(|error| panic!("{store}: {error}"));
@@ -63,6 +64,68 @@ async fn what_is_kept_lies_beside_the_document_and_is_sealed_where_there_is_a_ke
         let kept = std::fs::read_to_string(folder.path().join("p")).unwrap();
         assert_eq!(kept.contains(CANARY), is_readable, "{kept}");
     }
+}
+
+/// By changes of the document alone, each process one step further. The refresh token is good for one use: who cannot
+/// read what the last one left has lost the session.
+#[cfg(all(feature = "encryption", feature = "testkit"))]
+#[tokio::test]
+async fn encryption_begins_changes_its_key_and_ends_and_the_session_stays() {
+    use tower_token::testkit::Issuer;
+
+    const OTHER: &str = "b3RoZXItdGVzdC1rZXktb3RoZXItdGVzdC1rZXktb3Q=";
+    let issuer = Issuer::new();
+    let server = issuer.serve().await.unwrap();
+    let provider = json!({
+        "type": "oauth2.refresh_token", "token_url": format!("{}/token", server.url()),
+        "client_id": issuer.client_id(), "client_secret": issuer.client_secret(), "refresh_token": issuer.sign_in(),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let renewed = async |file: Value| {
+        let document = json!({ "tokens": { "user": { "provider": provider, "store": { "file": file } } } });
+        let (_, builder) = built(&document.to_string(), folder.path())
+            .unwrap()
+            .pop_first()
+            .unwrap();
+        let tokens = builder.build().unwrap();
+        let token = tokens.refresh().await.map(|token| token.secret().to_owned());
+        tokens.shutdown().await;
+        token
+    };
+    let is_sealed = || {
+        !std::fs::read_to_string(folder.path().join("p"))
+            .unwrap()
+            .contains("\"secret\"")
+    };
+
+    let steps = [
+        (json!({ "path": "p" }), false),
+        (
+            json!({ "path": "p", "encryption_key": KEY, "adopts_plain": true }),
+            true,
+        ),
+        (
+            json!({ "path": "p", "encryption_key": KEY, "adopts_plain": false }),
+            true,
+        ),
+        (
+            json!({ "path": "p", "encryption_key": OTHER, "also_opens": [KEY] }),
+            true,
+        ),
+        (json!({ "path": "p", "encryption_key": OTHER }), true),
+        (json!({ "path": "p", "also_opens": [KEY, OTHER] }), false),
+    ];
+    for (file, sealed) in steps {
+        let token = renewed(file.clone()).await;
+        assert!(token.is_ok(), "{file}: {token:?}");
+        assert_eq!(is_sealed(), sealed, "{file}");
+    }
+    // Without those fields there is no way from one to the other.
+    let refused = renewed(json!({ "path": "p", "encryption_key": KEY }))
+        .await
+        .unwrap_err();
+    assert!(refused.is_config(), "{refused}");
+    assert_eq!((issuer.counts().granted, issuer.counts().presented_twice), (6, 0));
 }
 
 /// The longest lease, which is more than any exchange takes.
@@ -181,7 +244,17 @@ fn a_key_that_is_none_is_named_and_not_quoted() {
             said,
             format!("invalid configuration: tokens.cc.store.file.encryption_key: {advice}")
         );
+        let said = fault(json!({ "file": { "path": "p", "encryption_key": KEY, "also_opens": [KEY, key] } }));
+        assert_eq!(
+            said,
+            format!("invalid configuration: tokens.cc.store.file.also_opens[1]: {advice}")
+        );
     }
+    let said = fault(json!({ "file": { "path": "p", "also_opens": [KEY], "adopts_plain": true } }));
+    assert!(
+        said.contains("store.file.adopts_plain: says nothing without a key"),
+        "{said}"
+    );
     assert!(
         built(
             &with(json!({ "file": { "path": "p", "encryption_key": KEY } })),
@@ -199,11 +272,15 @@ fn encryption_without_its_feature_is_named() {
         ("redis", json!({ "url": "redis://127.0.0.1:6379", "key": "k" })),
     ] {
         store["encryption_key"] = json!(KEY);
+        store["also_opens"] = json!([KEY]);
+        store["adopts_plain"] = json!(true);
         let said = fault(json!({ name: store }));
-        let expected = format!(
-            "tokens.cc.store.{name}.encryption_key: needs the feature `encryption` of tower-token; build with it, or leave \
-             it out"
-        );
-        assert!(said.contains(&expected), "{said}");
+        for field in ["encryption_key", "also_opens", "adopts_plain"] {
+            let expected = format!(
+                "tokens.cc.store.{name}.{field}: needs the feature `encryption` of tower-token; build with it, or leave it \
+                 out"
+            );
+            assert!(said.contains(&expected), "{said}");
+        }
     }
 }
