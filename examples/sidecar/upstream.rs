@@ -67,6 +67,11 @@ fn client(protocol: Protocol, Tls(config): Tls) -> Client<HttpsConnector<HttpCon
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    // Without a word of upstream's for a minute an idle connection is given up, before it costs a request. No PING of
+    // HTTP/2, by which gRPC servers take a client for an attacker when it sends them more often than each five minutes.
+    http.set_keepalive(Some(Duration::from_secs(30)));
+    http.set_keepalive_interval(Some(Duration::from_secs(10)));
+    http.set_keepalive_retries(Some(3));
     let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
     let connector = match protocol {
         Protocol::Http1 => connector.enable_http1().wrap_connector(http),

@@ -3,7 +3,8 @@
 //! A convenience, and nothing that this crate depends on: every `Clone` service of
 //! `http::Request`s does as well. HTTP/1.1 and HTTP/2 are spoken, a connection has to stand within
 //! 10 seconds, redirects are not followed, and no other time limit is set: put
-//! `tower::timeout::Timeout` around it for that.
+//! `tower::timeout::Timeout` around it for that. A connection that is idle and whose peer gives no sign of life for a
+//! minute is given up (TCP keep-alive: after 30 s, three times, 10 s apart).
 //!
 //! The cryptography is the process's rustls provider where one is installed, else aws-lc-rs; roots
 //! are the operating system's.
@@ -201,6 +202,9 @@ impl Connector {
         let mut plain = HttpConnector::new();
         plain.enforce_http(false);
         plain.set_nodelay(true);
+        plain.set_keepalive(Some(Duration::from_secs(30)));
+        plain.set_keepalive_interval(Some(Duration::from_secs(10)));
+        plain.set_keepalive_retries(Some(3));
         Self {
             plain,
             secure: Arc::default(),
