@@ -296,12 +296,14 @@ impl Written {
             return Ok(());
         };
         let codes: Option<Vec<String>> = self.codes.as_deref().unwrap_or_default().iter().map(text).collect();
-        let codes = codes.filter(|codes| !codes.is_empty()).ok_or_else(|| {
-            fault(
-                "in",
-                "is no list of codes; write texts or numbers, as in [\"InvalidAccessToken\"]",
-            )
-        })?;
+        let codes = codes
+            .filter(|codes| !codes.is_empty() && !codes.contains(&String::new()))
+            .ok_or_else(|| {
+                fault(
+                    "in",
+                    "is no list of codes; write texts or numbers, as in [\"InvalidAccessToken\"]",
+                )
+            })?;
         for status in statuses {
             let added = match refusal.codes.take() {
                 // Challenges are the rule `bearer`, which may not be there.
