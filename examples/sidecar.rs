@@ -1,7 +1,8 @@
 //! A reverse proxy beside your program that puts tokens on its requests, whatever language it is written in.
 //!
 //! ```text
-//! cargo run --release --all-features --example sidecar -- examples/sidecar.json
+//! CLIENT_SECRET=... ACCESS_KEY_SECRET=... \
+//!   cargo run --release --all-features --example sidecar -- examples/sidecar.json
 //! ```
 //!
 //! When it is ready it prints `listening on 127.0.0.1:PORT, admin on 127.0.0.1:PORT`. Your program then sends
@@ -14,6 +15,7 @@
 //! |---|---|---|
 //! | `listen`, `admin` | addresses, on loopback | a free port of 127.0.0.1 |
 //! | `allow_remote` | whether they may be others | `false` |
+//! | `refuse_pages` | whether the proxy answers 403 to what a web page of another site may have sent: by its `Origin`, or its `Host` is a name other than `localhost` | `false` |
 //! | `tokens` | by name, each a [`TokenConfig`](tower_token::config::TokenConfig) | |
 //! | `routes[].prefix` | what a path begins with; `/imm` has `/imm` and `/imm/x`, not `/immense` | |
 //! | `routes[].upstream` | what is put in the place of the prefix: https, or http on loopback | |
@@ -37,6 +39,10 @@
 //! that leaves cancels its request; the fetch it waited for goes on. Upgrades and `CONNECT` are not served.
 //! A caller's own header of the name that the token goes by is kept, and its request passes without the token.
 //! Where a refusal is a code in a body, upstream is asked for bodies that are not compressed.
+//!
+//! Every program of this machine gets requests with your tokens on them, whoever runs it; and so does every web page
+//! that a browser on it has open, which can send to a port of loopback, and read the answers once it had its own name
+//! point there. Where somebody browses, say `"refuse_pages": true`.
 //!
 //! Without a token the answer is a JSON object that says why (`token_unavailable`: 502, or 503 with `Retry-After`),
 //! to a gRPC caller status 14. Without upstream it is 502 (`upstream_unavailable`), without a route 404.
@@ -80,6 +86,8 @@ mod headers;
 mod ledger;
 #[path = "sidecar/metrics.rs"]
 mod metrics;
+#[path = "sidecar/pages.rs"]
+mod pages;
 #[path = "sidecar/proxy.rs"]
 mod proxy;
 #[path = "sidecar/routes.rs"]
@@ -204,6 +212,7 @@ struct Sidecar {
 impl Sidecar {
     fn start(checked: Checked, proxy_port: TcpListener, admin_port: TcpListener) -> Result<Self, Faults> {
         let events = Events::new();
+        let refuse_pages = checked.refuse_pages;
         let (tokens, lanes) = checked.build(&events)?;
         let (begun, running) = mpsc::channel(1);
         let (opened, open) = mpsc::channel(1);
@@ -212,6 +221,7 @@ impl Sidecar {
         let proxy = Arc::new(Proxy {
             lanes,
             gate: Gate::new(begun.clone()),
+            refuse_pages,
         });
         let admin = Arc::new(Admin {
             tokens,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::{HOST, ORIGIN};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::header::ORIGIN;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
@@ -16,6 +16,7 @@ use crate::answer;
 use crate::body::Body;
 use crate::ledger::{self, Counts, Events, millis};
 use crate::metrics;
+use crate::pages;
 use crate::server::{Gate, Running};
 
 /// The tokens by name, and what happened to them.
@@ -167,7 +168,7 @@ impl Kept {
     }
 
     async fn current(&self, name: &str, headers: &HeaderMap) -> Response<Body> {
-        if !self.expose || !is_addressed(headers) {
+        if !self.expose || !pages::is_addressed(headers) {
             let message = r#"this token is handed out only with "expose": true, and under an address or localhost"#;
             return answer::fault(StatusCode::FORBIDDEN, "not_exposed", message);
         }
@@ -176,20 +177,6 @@ impl Kept {
             Err(error) => answer::no_token(name, &error, false),
         }
     }
-}
-
-/// Whether `Host` is an address or `localhost`. A web page that had its own name point to this machine would say
-/// that name, and could read the answer.
-fn is_addressed(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST) else {
-        // HTTP/2 has it in the URL, and no page can speak that without TLS.
-        return true;
-    };
-    let host = host.to_str().ok().and_then(|host| host.parse::<Uri>().ok());
-    host.as_ref().and_then(Uri::host).is_some_and(|host| {
-        let address = host.trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
-    })
 }
 
 fn read_only(request: &Request<Incoming>, answer: impl FnOnce() -> Response<Body>) -> Response<Body> {

@@ -23,6 +23,9 @@ pub(crate) struct Document {
     /// Whether either may be an address that other machines reach.
     #[serde(default)]
     pub(crate) allow_remote: bool,
+    /// Whether the proxy refuses what a web page of another site may have sent.
+    #[serde(default)]
+    pub(crate) refuse_pages: bool,
     /// By name.
     pub(crate) tokens: BTreeMap<String, TokenConfig>,
     /// The first whose prefix matches has the request.

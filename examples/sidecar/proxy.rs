@@ -10,6 +10,7 @@ use crate::answer;
 use crate::body::{Body, CallerBroke};
 use crate::file::Protocol;
 use crate::headers;
+use crate::pages;
 use crate::server::{Gate, Running};
 use crate::upstream::{Answer, Lane};
 
@@ -17,6 +18,8 @@ use crate::upstream::{Answer, Lane};
 pub(crate) struct Proxy {
     pub(crate) lanes: Vec<Lane>,
     pub(crate) gate: Gate,
+    /// Whether what a web page of another site may have sent is refused.
+    pub(crate) refuse_pages: bool,
 }
 
 impl Proxy {
@@ -33,6 +36,10 @@ impl Proxy {
         // A tunnel would end anywhere, and a trace sends back what must not be seen.
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return answer::not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        }
+        if self.refuse_pages && pages::is_foreign(request.headers()) {
+            let message = "web pages of other sites are not served here, nor names other than localhost";
+            return answer::fault(StatusCode::FORBIDDEN, "forbidden", message);
         }
         let path = request.uri().path();
         let Some(lane) = self.lanes.iter().find(|lane| lane.route.matches(path)) else {

@@ -19,6 +19,7 @@ use crate::upstream::{Lane, Tls};
 pub(crate) struct Checked {
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) refuse_pages: bool,
     /// The longest that a fetch takes to its end, with what it brought in its store.
     pub(crate) landing: Duration,
     tokens: Vec<Token>,
@@ -64,6 +65,7 @@ impl Checked {
             (Some(listen), Some(admin), Some(tls)) if faults.is_empty() => Ok(Self {
                 listen,
                 admin,
+                refuse_pages: document.refuse_pages,
                 landing: landings.max().unwrap_or_default(),
                 tokens,
                 routes,

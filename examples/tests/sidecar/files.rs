@@ -28,6 +28,7 @@ fn a_wrong_file_is_told_by_the_path_of_what_is_wrong() {
         ("/admin", json!("[::]:0"), "admin"),
         ("/admin", json!("192.0.2.1:0"), "admin"),
         ("/allow_remote", json!(CANARY), "allow_remote"),
+        ("/refuse_pages", json!(CANARY), "refuse_pages"),
         ("/liste", json!("127.0.0.1:0"), "liste"),
         ("/tokens", Value::Null, "tokens"),
         ("/tokens", json!([]), "tokens"),
@@ -173,6 +174,7 @@ async fn nulls_are_left_out_and_secrets_come_from_elsewhere() {
     let mut document = right();
     document["listen"] = Value::Null;
     document["allow_remote"] = Value::Null;
+    document["refuse_pages"] = Value::Null;
     document["routes"][0]["protocol"] = Value::Null;
     document["routes"][0]["replay_limit"] = Value::Null;
     document["tokens"]["cc"]["provider"]["client_secret"] = json!({ "env": "TEST_SECRET" });

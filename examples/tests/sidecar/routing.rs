@@ -201,3 +201,46 @@ async fn an_upstream_that_is_not_there_is_told_without_its_url() {
     assert_eq!(answer.headers()["grpc-status"], "14");
     assert_eq!(text(answer).await, (StatusCode::OK, String::new()));
 }
+
+/// A page sends to a port of loopback if it is let, and says where it is from; one whose name points there says its name.
+#[tokio::test]
+async fn web_pages_of_other_sites_are_refused_where_the_file_says_so() {
+    let login = Login::new().await;
+    let upstream = Upstream::new(|_| status(StatusCode::OK)).await;
+    for refuse in [false, true] {
+        let sidecar = Sidecar::start(&json!({
+            "refuse_pages": refuse,
+            "tokens": { "app": login.app() },
+            "routes": [{ "prefix": "/", "upstream": upstream.url(), "token": "app" }],
+        }));
+        let own = sidecar.proxy.clone();
+        for (host, origin, is_foreign) in [
+            (&*own, "", false),
+            ("localhost:8080", "", false),
+            ("[::1]:8080", "http://localhost:3000", false),
+            ("LOCALHOST", "http://127.0.0.1:3000", false),
+            ("evil.example:8080", "", true),
+            ("evil.example", "http://evil.example", true),
+            (&*own, "https://evil.example", true),
+            (&*own, "https://localhost.evil.example", true),
+            (&*own, "null", true),
+        ] {
+            let origin_line = match origin {
+                "" => String::new(),
+                origin => format!("origin: {origin}\r\n"),
+            };
+            let request = format!(
+                "POST /x HTTP/1.1\r\nhost: {host}\r\n{origin_line}content-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            let answer = sidecar.raw(request).await;
+            let expected = if refuse && is_foreign {
+                "HTTP/1.1 403"
+            } else {
+                "HTTP/1.1 200"
+            };
+            assert!(answer.starts_with(expected), "{refuse} {host} {origin}: {answer}");
+            let reached = usize::from(expected.ends_with("200"));
+            assert_eq!(upstream.take().len(), reached, "{host} {origin}");
+        }
+    }
+}
