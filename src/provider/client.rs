@@ -192,9 +192,10 @@ pub(crate) fn is_connect(link: &(dyn std::error::Error + 'static)) -> bool {
 #[derive(Clone)]
 struct Connector {
     plain: HttpConnector,
-    /// Set up by the first https request, because the system's roots take their time to be read; if that
-    /// fails, why is told to whoever asks for https.
-    secure: Arc<OnceLock<Result<HttpsConnector<HttpConnector>, String>>>,
+    /// Set up by the first https request, because the system's roots take their time to be read. If that fails, why is
+    /// told to whoever asks for https, and the next one tries again: roots may be in the middle of being replaced.
+    secure: Arc<OnceLock<HttpsConnector<HttpConnector>>>,
+    config: fn() -> Result<ClientConfig, rustls::Error>,
 }
 
 impl Connector {
@@ -208,21 +209,21 @@ impl Connector {
         Self {
             plain,
             secure: Arc::default(),
+            config: trusting_the_system,
         }
     }
 
     fn secure(&self) -> Result<HttpsConnector<HttpConnector>, BoxError> {
-        let connector = self.secure.get_or_init(|| {
-            let config = trusting_the_system().map_err(|error| error.to_string())?;
-            let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_only();
-            Ok(connector
-                .enable_http1()
-                .enable_http2()
-                .wrap_connector(self.plain.clone()))
-        });
-        connector
-            .clone()
-            .map_err(|why| format!("TLS could not be set up: {why}").into())
+        if let Some(connector) = self.secure.get() {
+            return Ok(connector.clone());
+        }
+        let config = (self.config)().map_err(|why| format!("TLS could not be set up: {why}"))?;
+        let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_only();
+        let connector = connector
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(self.plain.clone());
+        Ok(self.secure.get_or_init(|| connector).clone())
     }
 }
 
@@ -297,13 +298,13 @@ mod tests {
     #[tokio::test]
     async fn without_tls_plain_http_still_works_and_https_says_why_it_does_not() {
         let mut connector = Connector::new();
-        assert!(connector.secure.set(Err("no roots".into())).is_ok());
+        connector.config = || Err(rustls::Error::General("no roots".into()));
         let error = connector
             .call(Uri::from_static("https://api.example.com"))
             .await
             .err()
             .unwrap();
-        assert_eq!(error.to_string(), "TLS could not be set up: no roots");
+        assert_eq!(error.to_string(), "TLS could not be set up: unexpected error: no roots");
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -313,6 +314,18 @@ mod tests {
                 .await
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn roots_that_could_not_be_read_once_are_read_again() {
+        let mut connector = Connector::new();
+        connector.config = || Err(rustls::Error::General("no roots".into()));
+        assert!(connector.secure().is_err());
+        connector.config = || {
+            let roots = rustls::RootCertStore::empty();
+            Ok(tls::config()?.with_root_certificates(roots).with_no_client_auth())
+        };
+        assert!(connector.secure().is_ok());
     }
 
     #[tokio::test]
