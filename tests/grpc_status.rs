@@ -324,6 +324,20 @@ async fn a_401_without_a_grpc_status_is_read_as_http_has_it() {
     }
 }
 
+/// What is said of a bare HTTP 401 is not said of a status that leaves no doubt.
+#[tokio::test(start_paused = true)]
+async fn a_status_16_without_a_challenge_is_a_refusal_where_a_bare_401_is_none() {
+    let (tokens, fetches) = at_once();
+    let server = tower::service_fn(|_: Request<String>| async {
+        let response = Response::builder().header("grpc-status", "16");
+        Ok::<_, BoxError>(response.body(String::new()).unwrap())
+    });
+    let classify = Grpc::new().otherwise(Unauthorized::new().bare(false));
+    let layer = TokenLayer::grpc(&tokens).classify(classify).replay(CloneBody);
+    layer.layer(server).oneshot(call()).await.unwrap();
+    assert_eq!(fetches.load(Ordering::SeqCst), 2);
+}
+
 /// A status of 0 is what proves a token good, not the HTTP status 200 that every gRPC response has.
 #[tokio::test(start_paused = true)]
 async fn an_error_of_the_method_is_no_acceptance() {

@@ -80,7 +80,7 @@ impl Grpc {
     fn status(&self, headers: &HeaderMap) -> Option<Verdict> {
         match headers.get("grpc-status")?.as_bytes() {
             b"0" => Some(Verdict::Accept),
-            b"16" => Some(match self.unauthorized.challenged(headers) {
+            b"16" => Some(match self.unauthorized.challenged(headers, true) {
                 // HTTP says 200 here, so that handing it on would pass for an acceptance.
                 Verdict::Accept => Verdict::Undecided,
                 verdict => verdict,

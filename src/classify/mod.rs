@@ -11,7 +11,6 @@ use std::fmt;
 use std::future::{Future, Ready, ready};
 use std::sync::Arc;
 
-use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, Response, StatusCode, response};
 
 use crate::challenge::Challenge;
@@ -77,7 +76,7 @@ pub enum Verdict {
 /// | 401 with | verdict |
 /// |---|---|
 /// | a Bearer challenge with `invalid_token` or without an error | refused: renew, replay |
-/// | no `WWW-Authenticate` | refused, unless [`bare`](Self::bare) says otherwise |
+/// | no `WWW-Authenticate`, or one without a challenge | refused, unless [`bare`](Self::bare) says otherwise |
 /// | a Bearer challenge with `insufficient_user_authentication` (RFC 9470) or `insufficient_claims` | refused: the provider is asked once |
 /// | a Bearer challenge with `invalid_request`, `insufficient_scope` or `use_dpop_nonce` | handed on |
 /// | challenges of other schemes only | handed on |
@@ -112,7 +111,7 @@ impl Unauthorized {
         self
     }
 
-    /// Whether a 401 without `WWW-Authenticate` (which RFC 9110 forbids) is a refusal. Default: `true`.
+    /// Whether a 401 without a challenge in `WWW-Authenticate` (which RFC 9110 forbids) is a refusal. Default: `true`.
     #[must_use]
     pub fn bare(mut self, refused: bool) -> Self {
         self.bare = refused;
@@ -120,14 +119,15 @@ impl Unauthorized {
     }
 
     #[cold]
-    fn challenged(&self, headers: &HeaderMap) -> Verdict {
-        if !headers.contains_key(WWW_AUTHENTICATE) {
-            return match self.bare {
+    fn challenged(&self, headers: &HeaderMap, bare: bool) -> Verdict {
+        let mut ours = Challenge::parse_all(headers);
+        // Also where there is such a header, with nothing in it that is a challenge.
+        if ours.is_empty() {
+            return match bare {
                 true => Verdict::Refuse(Challenge::none()),
                 false => Verdict::Accept,
             };
         }
-        let mut ours = Challenge::parse_all(headers);
         ours.retain(|challenge| challenge.is_scheme(&self.scheme));
         let deciding = ours
             .iter()
@@ -158,7 +158,7 @@ impl<B> Classify<B> for Unauthorized {
         if Classify::<B>::accepts(self, head.status) {
             Verdict::Accept
         } else {
-            self.challenged(&head.headers)
+            self.challenged(&head.headers, self.bare)
         }
     }
 
@@ -269,6 +269,8 @@ impl<F: Fn(&response::Parts) -> Verdict, B> Classify<B> for ClassifyFn<F> {
 
 #[cfg(test)]
 mod tests {
+    use http::header::WWW_AUTHENTICATE;
+
     use super::*;
 
     fn verdict(classify: &Unauthorized, status: u16, challenges: &[&str]) -> Option<String> {
@@ -319,6 +321,9 @@ mod tests {
             (&["Bearer error=\"use_dpop_nonce\""], None),
             (&["DPoP error=\"use_dpop_nonce\""], None),
             (&["Basic realm=\"x\""], None),
+            (&[""], Some("-")),
+            (&["", " , "], Some("-")),
+            (&["", "Basic realm=\"x\""], None),
         ] {
             assert_eq!(verdict(&default, 401, challenges).as_deref(), refused, "{challenges:?}");
         }
