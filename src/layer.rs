@@ -10,7 +10,7 @@ use crate::classify::{Grpc, Unauthorized};
 use crate::inject::{Authorization, Inject};
 use crate::origin::Origins;
 use crate::presentation::Presentation;
-use crate::replay::{Auto, Buffered, Methods, ReplayBody};
+use crate::replay::{Auto, Buffered, Methods, Replaceable, ReplayBody};
 use crate::service::TokenService;
 use crate::tokens::Tokens;
 
@@ -69,7 +69,10 @@ impl<R, C, I: Inject> TokenLayer<R, C, I> {
     ///
     /// The strategy has to fit the request body; the compiler says what to write if it does not.
     #[must_use]
-    pub fn replay<R2>(self, replay: R2) -> TokenLayer<R2, C, I> {
+    pub fn replay<R2>(self, replay: R2) -> TokenLayer<R2, C, I>
+    where
+        R: Replaceable,
+    {
         TokenLayer {
             presentation: self.presentation,
             replay,
@@ -80,11 +83,15 @@ impl<R, C, I: Inject> TokenLayer<R, C, I> {
     /// Records bodies as they pass, up to 64 KiB, and hands them on as the type that they were, with
     /// the constructor it already has: `.replay_via(tonic::body::Body::new)`. See [`Buffered`].
     #[must_use]
-    pub fn replay_via<B>(self, wrap: fn(ReplayBody<B>) -> B) -> TokenLayer<Buffered<B>, C, I> {
+    pub fn replay_via<B>(self, wrap: fn(ReplayBody<B>) -> B) -> TokenLayer<Buffered<B>, C, I>
+    where
+        R: Replaceable,
+    {
         self.replay(Buffered::via(wrap))
     }
 
-    /// Replays only requests of these methods. Default: all, because a refused request was not processed.
+    /// Replays only requests of these methods. Default: all, because a refused request was not processed. It limits the
+    /// strategy that is there: call [`replay`](Self::replay) before.
     #[must_use]
     pub fn methods(self, methods: impl IntoIterator<Item = Method>) -> TokenLayer<Methods<R>, C, I> {
         TokenLayer {

@@ -84,7 +84,9 @@ pub use provider::{Cause, FetchContext, Fixed, IfLost, ProviderFn, TokenProvider
 pub use provider::{Endpoint, Fallback, endpoint};
 #[cfg(feature = "oauth2")]
 pub use provider::{TokenClient, oauth2};
-pub use replay::{Auto, Buffered, CloneBody, Kept, Methods, Never, Recording, Replay, ReplayBody, TryClone, Unboxed};
+pub use replay::{
+    Auto, Buffered, CloneBody, Kept, Methods, Never, Recording, Replaceable, Replay, ReplayBody, TryClone, Unboxed,
+};
 pub use service::TokenService;
 #[cfg(feature = "encryption")]
 pub use store::EncryptionKey;

@@ -233,6 +233,34 @@ impl<B, R: Replay<B>> Replay<B> for Methods<R> {
     }
 }
 
+/// A strategy that another may take the place of: any of this crate's but [`Methods`].
+///
+/// A trait of its own only so that the compiler says what to do where a limit would be lost without a word:
+///
+/// ```compile_fail,E0277
+/// use http::Method;
+/// # use tower_token::CloneBody;
+///
+/// # fn layer(layer: tower_token::TokenLayer) {
+/// layer.methods([Method::GET]).replay(CloneBody); // call `.methods(..)` after ...
+/// # }
+/// ```
+///
+/// Implement it for a strategy of your own if layers that have it are given another.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` limits the strategy that is there, and another in its place would not be limited",
+    label = "the limit would be lost",
+    note = "call `.methods(..)` after `.replay(..)` or `.replay_via(..)`"
+)]
+pub trait Replaceable {}
+
+impl Replaceable for Auto {}
+impl Replaceable for CloneBody {}
+impl<B> Replaceable for TryClone<B> {}
+impl<B> Replaceable for Buffered<B> {}
+impl Replaceable for Unboxed {}
+impl Replaceable for Never {}
+
 #[cfg(test)]
 mod methods {
     use super::*;
