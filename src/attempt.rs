@@ -82,6 +82,11 @@ impl<Saved> Attempt<Saved> {
         }
     }
 
+    /// Where it was sent to.
+    pub(crate) fn origin(&self) -> u64 {
+        self.origin
+    }
+
     pub(crate) fn place(&self) -> Place {
         Place {
             origin: self.origin,

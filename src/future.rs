@@ -327,9 +327,11 @@ where
             Err(error) => return Step::Done(Err(error.into())),
         };
         let classify = &self.core.classify;
+        let origins = &self.core.presentation.origins;
+        let origin = self.attempt.as_ref().map(Attempt::origin);
         let verdict = match classify.accepts(head.status) {
             true => Verdict::Accept,
-            false if P::has_strayed(&body, &self.core.presentation.origins) => Verdict::Undecided,
+            false if origin.is_some_and(|origin| P::has_strayed(&body, origins, origin)) => Verdict::Undecided,
             false => classify.head(&head),
         };
         if let Verdict::Inspect(limit) = verdict

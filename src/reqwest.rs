@@ -23,7 +23,8 @@
 //! | a stream, a file, multipart | with `.replay_via(reqwest::Body::wrap)`, up to 64 KiB; every body is a stream to reqwest then, and it follows no 307 or 308 with one |
 //!
 //! All else is as with any other client. The response is the client's own, with its URL and its body. An error of the
-//! client is a [`reqwest::Error`] within the [`BoxError`]; its URL has lost its query, where the token may be.
+//! client is a [`reqwest::Error`] within the [`BoxError`]; its URL has lost its query, where the token may be. One that
+//! a middleware has wrapped in a type of its own is left as it is, query and all.
 //! [`NoToken`](crate::NoToken) goes on an `http::Request`, which `reqwest::Request::try_from` takes with its extensions.
 //!
 //! | of the client | with the layer |
@@ -35,8 +36,9 @@
 //! and port only (before seanmonstar/reqwest#3034 also from https to http), but any other header to everywhere, and
 //! tells the next host in `Referer` where it comes from, query and all. So where a token is presented in a header of its own
 //! or in the query, build the client with `redirect::Policy::none()`; for the query `referer(false)` will do as well. tower-http's
-//! `FollowRedirect` above the layer is safe for requests of `http`. An answer from where the token may not go says nothing of
-//! the token: a 401 of that host is handed on.
+//! `FollowRedirect` above the layer is safe for requests of `http`. An answer from elsewhere than the origin that was asked,
+//! listed or not, says nothing of the token, which did not come there: a 401 of that host is handed on. (A redirect to
+//! another host and back comes back without the token, and looks as if it had not left.)
 //!
 //! **A token in the query** is also in [`Response::url`], and so in the `Debug` of a response and in what `error_for_status`
 //! says. Do not print these.
@@ -146,10 +148,11 @@ where
     type Output = Result<T, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            WayProj::Called { future } => future.poll(cx).map_err(Into::into),
-            WayProj::Invalid { error } => Poll::Ready(Err(error.take().map_or_else(future::spent, BoxError::from))),
-        }
+        let answered = match self.project() {
+            WayProj::Called { future } => ready!(future.poll(cx)).map_err(Into::into),
+            WayProj::Invalid { error } => Err(error.take().map_or_else(future::spent, BoxError::from)),
+        };
+        Poll::Ready(answered.map_err(without_query))
     }
 }
 
@@ -165,7 +168,7 @@ where
     type Output = Result<Response, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(self.project().way.poll(cx)).map_err(without_query)?;
+        let answer = ready!(self.project().way.poll(cx))?;
         Poll::Ready(Ok(Answer::close(answer.map(Into::into))))
     }
 }
@@ -193,6 +196,10 @@ where
 // ===== A reqwest client in the terms of `http` =====
 
 /// A reqwest client as a service of `http::Request`s: for [token requests](self), and for layers that know no other.
+/// The query of an error's URL is left out here too.
+///
+/// A [`TokenLayer`](crate::TokenLayer) goes over the client itself: over this it does not see where a redirect has led,
+/// and takes a 401 of another host for a refusal.
 ///
 /// Any service of [`reqwest::Request`]s will do. The URL has to be an absolute one. Where requests have another body, it is
 /// wrapped above: `.map_request(|request: http::Request<B>| request.map(reqwest::Body::wrap))`.
@@ -267,9 +274,11 @@ impl<S: Clone> Adapt<Http<S>, Answer> for S {
         Http::new(self)
     }
 
-    fn has_strayed(answer: &Answer, origins: &Origins) -> bool {
+    fn has_strayed(answer: &Answer, origins: &Origins, origin: u64) -> bool {
         let url = answer.response.as_ref().map(|response| response.url().as_str().parse());
-        url.is_some_and(|url: Result<Uri, _>| url.is_ok_and(|url| origins.check(&url, &HeaderMap::new()).is_err()))
+        url.is_some_and(|url: Result<Uri, _>| {
+            url.is_ok_and(|url| origins.check(&url, &HeaderMap::new()).ok() != Some(origin))
+        })
     }
 
     /// What is read to its end may be dropped before the response is made again, and the URL with it.

@@ -268,10 +268,10 @@ pub trait Adapt<T, ResBody>: Clone {
     #[doc(hidden)]
     fn adapt(self) -> T;
 
-    /// Whether the answer comes from where the token may not go: a redirect has led there, and it is another host's.
+    /// Whether the answer comes from elsewhere than the `origin` that the token went to: a redirect has led there.
     #[doc(hidden)]
-    fn has_strayed(body: &ResBody, origins: &Origins) -> bool {
-        let _ = (body, origins);
+    fn has_strayed(body: &ResBody, origins: &Origins, origin: u64) -> bool {
+        let _ = (body, origins, origin);
         false
     }
 

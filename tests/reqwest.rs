@@ -296,6 +296,31 @@ async fn a_401_of_another_host_that_a_redirect_has_led_to_is_no_refusal() {
     assert_eq!((api.tokens().len(), issuer.fetches()), (1, 1));
 }
 
+/// That it is listed too does not bring the token there: reqwest takes it off wherever host, port or scheme change.
+#[tokio::test(start_paused = true)]
+async fn nor_is_a_401_of_another_listed_host_that_a_redirect_has_led_to() {
+    let strayed = |_: &str| {
+        let url = Url::parse("https://files.example.com/signed").unwrap();
+        let response = Response::builder().status(StatusCode::UNAUTHORIZED).url(url);
+        response.body("your signature is over").unwrap()
+    };
+    for origins in [
+        origins().and("https://files.example.com").unwrap(),
+        Origins::any_https(),
+    ] {
+        let ((tokens, issuer), api) = (issuer(), Api::new(strayed));
+        let client = TokenLayer::new(&tokens, origins).layer(api.service());
+        let response = send(&client, post("a")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!((api.tokens().len(), issuer.fetches()), (1, 1));
+    }
+    // Where it was sent to it is one.
+    let ((tokens, issuer), api) = (issuer(), Api::new(|_| page(StatusCode::UNAUTHORIZED, "never")));
+    let client = TokenLayer::new(&tokens, Origins::any_https()).layer(api.service());
+    send(&client, post("a")).await.unwrap();
+    assert_eq!((api.tokens().len(), issuer.fetches()), (2, 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_code_in_the_body_is_a_refusal_and_any_other_is_handed_on_whole() {
     fn answer(token: &str) -> Response<&'static str> {
@@ -411,6 +436,16 @@ async fn a_clients_error_does_not_print_the_token_that_is_in_the_query() {
         .await
         .unwrap_err();
     assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_connect());
+    assert!(error.to_string().contains(&format!("{nobody}/path")), "{error}");
+    assert!(!format!("{error} {error:?}").contains("test-0"), "{error:?}");
+
+    // Nor through the adapter, with a layer above that knows nothing of reqwest.
+    let request = http::Request::get(format!("{nobody}/path?a=b"));
+    let service = layer.layer(Http::new(Client::builder().no_proxy().build().unwrap()));
+    let error = service
+        .oneshot(request.body(Body::default()).unwrap())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains(&format!("{nobody}/path")), "{error}");
     assert!(!format!("{error} {error:?}").contains("test-0"), "{error:?}");
 }
