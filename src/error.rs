@@ -87,6 +87,10 @@ impl Error {
         matches!(*self.kind, Kind::ShutDown)
     }
 
+    pub(crate) fn is_without_runtime(&self) -> bool {
+        matches!(*self.kind, Kind::NoRuntime)
+    }
+
     /// How long to wait before the next attempt is worth it, where the issuer asked for patience: as long as it
     /// said, or until our own backoff ends if it did not say. `None` for every other failure, whose next attempt
     /// [`Status::next_fetch_in`](crate::Status::next_fetch_in) knows.

@@ -124,6 +124,29 @@ where
         }
     }
 
+    /// Asks for a token once it is polled.
+    #[cold]
+    pub(crate) fn readying(
+        moored: Moored<P, R, C, I>,
+        request: (request::Parts, R::Body),
+        attempt: Attempt<R::Saved>,
+    ) -> Self
+    where
+        P: Adapt<S, ResBody>,
+    {
+        let service = moored.prototype().adapt();
+        Self {
+            moored,
+            attempt: Some(attempt),
+            state: State::aside(Aside::Readying {
+                paused: Some(Paused::new(request.0, request.1)),
+                service: Some(service.into()),
+                resort: false,
+            }),
+            types: PhantomData,
+        }
+    }
+
     #[cold]
     pub(crate) fn failed(moored: Moored<P, R, C, I>, error: Error) -> Self {
         Self {

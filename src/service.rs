@@ -87,7 +87,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         send: impl FnOnce(&mut S, Request<R::Body>) -> T::Future,
     ) -> ResponseFuture<T, R, C, I, B, ResBody, S>
     where
-        S: Clone,
+        S: Adapt<T, ResBody>,
         T: Service<Request<R::Body>>,
         R: Replay<B>,
         C: Classify<ResBody>,
@@ -167,7 +167,7 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
         send: impl FnOnce(&mut S, Request<R::Body>) -> T::Future,
     ) -> ResponseFuture<T, R, C, I, B, ResBody, S>
     where
-        S: Clone,
+        S: Adapt<T, ResBody>,
         T: Service<Request<R::Body>>,
         R: Replay<B>,
         C: Classify<ResBody>,
@@ -210,6 +210,12 @@ impl<S, R, C, I: Inject> TokenService<S, R, C, I> {
                     request.into_parts(),
                     Attempt::first(None, origin, kept),
                 )
+            }
+            // Called outside of the runtime that it is polled in, as in `runtime.block_on(api.call(request))`.
+            Admission::Deny(error) if error.is_without_runtime() => {
+                let (request, kept) = core.keep(request, |_| Head::unsent());
+                self.inner = core.prototype();
+                ResponseFuture::readying(moored, request.into_parts(), Attempt::first(None, origin, kept))
             }
             Admission::Deny(error) => self.fail(moored, error),
         }

@@ -55,6 +55,43 @@ async fn the_api_of_these_tests_would_notice() {
     let _ = client.clone().call(get()).await;
 }
 
+/// `runtime.block_on(api.call(request))`: the argument is made before the runtime is entered.
+#[test]
+fn a_call_made_outside_of_the_runtime_that_it_is_polled_in_is_answered() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (tokens, issuer) = issuer();
+    let api = Api::answering(|nth, _| if nth == 1 { refusal() } else { page("welcome") });
+    // One permit, which is given back until there is a token.
+    let mut client = TokenLayer::new(&tokens, origins()).layer(ConcurrencyLimit::new(api.clone(), 1));
+    for _ in 0..2 {
+        runtime.block_on(async { client.ready().await.map(|_| ()) }).unwrap();
+        let response = runtime.block_on(client.call(get())).unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    assert_eq!(
+        (api.deliveries(), issuer.fetches()),
+        (3, 2),
+        "the first was refused once"
+    );
+}
+
+/// Where there is none at all, the error says so.
+#[test]
+fn a_call_that_is_polled_outside_of_any_runtime_fails_and_says_why() {
+    let (tokens, _) = issuer();
+    let mut client = TokenLayer::new(&tokens, origins()).layer(Api::answering(|_, _| page("welcome")));
+    let mut call = tokio_test::task::spawn(async move { client.ready().await?.call(get()).await });
+    let error = loop {
+        if let Poll::Ready(answer) = call.poll() {
+            break answer.unwrap_err();
+        }
+    };
+    assert!(error.to_string().contains("inside a tokio runtime"), "{error}");
+}
+
 // ===== Permits =====
 
 #[tokio::test(start_paused = true)]
