@@ -72,7 +72,8 @@ impl Authorization {
         Self::default()
     }
 
-    /// This scheme instead: `Token`, `JWT`, `GenieKey`.
+    /// This scheme instead: `Token`, `JWT`, `GenieKey`. A server challenges with its own, so say it to the classifier too:
+    /// [`Unauthorized::scheme`](crate::Unauthorized::scheme). Otherwise a 401 with such a challenge is handed on.
     #[must_use]
     pub fn scheme(mut self, scheme: impl Into<String>) -> Self {
         self.scheme = Some(scheme.into());

@@ -124,10 +124,14 @@ impl TokenConfig {
     ///
     /// [`Error::is_config`], as [`builder`](Self::builder).
     pub fn refusal(&self, at: &str) -> Result<Refusal, Error> {
-        match &self.refuse {
-            Some(refuse) => refuse.refusal(&below(at, "refuse")),
-            None => Ok(self.provider.refusal()),
-        }
+        let refusal = match &self.refuse {
+            Some(refuse) => refuse.refusal(&below(at, "refuse"))?,
+            None => self.provider.refusal(),
+        };
+        Ok(match self.inject.as_ref().and_then(Inject::scheme) {
+            Some(scheme) => refusal.scheme(scheme),
+            None => refusal,
+        })
     }
 
     /// Where it may go: for [`TokenLayer::new`](crate::TokenLayer::new).

@@ -44,6 +44,14 @@ pub enum Inject {
 }
 
 impl Inject {
+    /// The scheme that `Authorization` has then, where it is not the usual one.
+    pub(super) fn scheme(&self) -> Option<&str> {
+        match self {
+            Self::Header { name, scheme } if name.eq_ignore_ascii_case("authorization") => scheme.as_deref(),
+            _ => None,
+        }
+    }
+
     pub(super) fn injection(&self, at: &str) -> Result<Injection, Error> {
         let injection = match self {
             Self::Bearer => Injection(Kind::Authorization(Authorization::new())),
@@ -336,6 +344,8 @@ fn text(code: &Value) -> Option<String> {
 #[derive(Clone, Debug, Default)]
 pub struct Refusal {
     bearer: Option<Unauthorized>,
+    /// The same for the scheme that the token goes out with, if that is another.
+    scheme: Option<Unauthorized>,
     statuses: Vec<StatusCode>,
     codes: Option<BodyCode>,
     grpc: Option<Grpc>,
@@ -347,6 +357,12 @@ impl Refusal {
             bearer: Some(Unauthorized::new()),
             ..Self::default()
         }
+    }
+
+    /// Challenges of this scheme are read like those of `Bearer`, where those are.
+    pub(super) fn scheme(mut self, scheme: &str) -> Self {
+        self.scheme = self.bearer.clone().map(|bearer| bearer.scheme(scheme).bare(false));
+        self
     }
 
     pub(super) fn codes(codes: BodyCode) -> Self {
@@ -375,9 +391,10 @@ impl<B: Body> Classify<B> for Refusal {
         if self.statuses.contains(&head.status) {
             return Verdict::Refuse(crate::challenge::Challenge::none());
         }
-        let by_bearer = self.bearer.as_ref().map(|bearer| Classify::<B>::head(bearer, head));
-        if let Some(refuse @ Verdict::Refuse(_)) = by_bearer {
-            return refuse;
+        for challenged in self.bearer.iter().chain(&self.scheme) {
+            if let refuse @ Verdict::Refuse(_) = Classify::<B>::head(challenged, head) {
+                return refuse;
+            }
         }
         if let Some(grpc) = self.grpc(head) {
             return Classify::<B>::head(grpc, head);

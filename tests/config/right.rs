@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tower_token::{Classify, Verdict};
 
 use super::samples::*;
 
@@ -227,6 +228,45 @@ fn the_parts_of_a_document_are_there_to_be_asked() {
     let token = &file.tokens["oa"];
     assert_eq!(token.fetch_timeout(), Duration::from_secs(10));
     assert!(token.expose && token.origins("tokens.oa").is_ok());
+}
+
+/// A server challenges with the scheme that it wants.
+#[test]
+fn a_401_is_read_in_the_scheme_that_the_token_goes_out_with() {
+    let refuses = |inject: &Value, refuse: &Value, challenge: &str| {
+        let mut token = token("cc");
+        set(&mut token, "/inject", inject.clone());
+        set(&mut token, "/refuse", refuse.clone());
+        let file: File = tower_token::config::read(&document("cc", token).to_string()).unwrap();
+        let refusal = file.tokens["cc"].refusal("").unwrap();
+        let answer = http::Response::builder()
+            .status(401)
+            .header("www-authenticate", challenge);
+        let (head, ()) = answer.body(()).unwrap().into_parts();
+        matches!(
+            Classify::<http_body_util::Empty<bytes::Bytes>>::head(&refusal, &head),
+            Verdict::Refuse(_)
+        )
+    };
+    let token = json!({ "header": { "name": "Authorization", "scheme": "Token" } });
+    let elsewhere = json!({ "header": { "name": "x-key", "scheme": "Token" } });
+    let none = Value::Null;
+    for (inject, refuse, challenge, expected) in [
+        (&token, &none, "Token", true),
+        (&token, &json!("bearer"), "token realm=\"x\"", true),
+        (&token, &none, "Token error=\"insufficient_scope\"", false),
+        (&token, &none, "Bearer error=\"invalid_token\"", true),
+        (&token, &none, "Basic realm=\"x\"", false),
+        (&token, &json!({ "status": [403] }), "Token", false),
+        (&elsewhere, &none, "Token", false),
+        (&none, &none, "Token", false),
+    ] {
+        assert_eq!(
+            refuses(inject, refuse, challenge),
+            expected,
+            "{inject} {refuse} {challenge}"
+        );
+    }
 }
 
 #[test]
