@@ -91,7 +91,9 @@ impl Form {
             return Err(NOT_A_FORM);
         }
         let fields: Vec<(String, String)> = form_urlencoded::parse(body).into_owned().collect();
-        let repeated = |at: usize| fields[..at].iter().any(|(name, _)| *name == fields[at].0);
+        // RFC 6749 §3.2; `resource` may stand there more than once (RFC 8707 §2).
+        let repeated =
+            |at: usize| fields[at].0 != "resource" && fields[..at].iter().any(|(name, _)| *name == fields[at].0);
         if (0..fields.len()).any(repeated) {
             return Err(Refusal::new("invalid_request", "a parameter is repeated"));
         }
@@ -225,6 +227,8 @@ mod tests {
             "invalid_request"
         );
         assert_eq!(ask(&form_headers(), "a=1&a=2").unwrap_err().error, "invalid_request");
+        let resources = "client_id=app&resource=https%3A%2F%2Fa.example&resource=https%3A%2F%2Fb.example";
+        assert_eq!(ask(&form_headers(), resources).unwrap(), "app");
     }
 
     #[test]
