@@ -35,7 +35,8 @@ use place::Place;
 ///
 /// **What is in it.** One [`Record`] as JSON, by an [`Envelope`]: the access token too, so that the processes share one
 /// exchange. Of mode 0600 from its first byte on. A file whose mode lets others *write* is refused by name; one that
-/// others may *read* is made 0600 when it is read, and refused if it is not ours to change. Whose file it is, is not asked.
+/// others may *read* is made 0600 when it is read, and refused if it is not ours to change. Whose file it is, is not asked;
+/// who saves it owns it from then on, so let every program that shares it be of one user, root not among them.
 ///
 /// **How it is replaced.** A temporary file in the same folder (`.NAME.tmp-*`) is written and synced, renamed over it, and
 /// the folder is synced: who reads sees the old or the new one, whole, and a save that failed or was killed has harmed
