@@ -11,7 +11,8 @@ use std::fmt;
 use std::future::{Future, Ready, ready};
 use std::sync::Arc;
 
-use http::{HeaderMap, Response, StatusCode, response};
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
 
 use crate::challenge::Challenge;
 
@@ -76,7 +77,7 @@ pub enum Verdict {
 /// | 401 with | verdict |
 /// |---|---|
 /// | a Bearer challenge with `invalid_token` or without an error | refused: renew, replay |
-/// | no `WWW-Authenticate`, or one without a challenge | refused, unless [`bare`](Self::bare) says otherwise |
+/// | no `WWW-Authenticate`, or an empty one | refused, unless [`bare`](Self::bare) says otherwise |
 /// | a Bearer challenge with `insufficient_user_authentication` (RFC 9470) or `insufficient_claims` | refused: the provider is asked once |
 /// | a Bearer challenge with `invalid_request`, `insufficient_scope` or `use_dpop_nonce` | handed on |
 /// | challenges of other schemes only | handed on |
@@ -111,7 +112,8 @@ impl Unauthorized {
         self
     }
 
-    /// Whether a 401 without a challenge in `WWW-Authenticate` (which RFC 9110 forbids) is a refusal. Default: `true`.
+    /// Whether a 401 without `WWW-Authenticate` (which RFC 9110 forbids), or with an empty one, is a refusal. Default:
+    /// `true`.
     #[must_use]
     pub fn bare(mut self, refused: bool) -> Self {
         self.bare = refused;
@@ -120,14 +122,15 @@ impl Unauthorized {
 
     #[cold]
     fn challenged(&self, headers: &HeaderMap, bare: bool) -> Verdict {
-        let mut ours = Challenge::parse_all(headers);
-        // Also where there is such a header, with nothing in it that is a challenge.
-        if ours.is_empty() {
+        // An empty list is none (RFC 9110 §5.6.1); what cannot be read is a challenge, if of no scheme that we know.
+        let is_blank = |field: &HeaderValue| field.as_bytes().iter().all(|byte| b", \t".contains(byte));
+        if headers.get_all(WWW_AUTHENTICATE).iter().all(is_blank) {
             return match bare {
                 true => Verdict::Refuse(Challenge::none()),
                 false => Verdict::Accept,
             };
         }
+        let mut ours = Challenge::parse_all(headers);
         ours.retain(|challenge| challenge.is_scheme(&self.scheme));
         let deciding = ours
             .iter()
@@ -269,8 +272,6 @@ impl<F: Fn(&response::Parts) -> Verdict, B> Classify<B> for ClassifyFn<F> {
 
 #[cfg(test)]
 mod tests {
-    use http::header::WWW_AUTHENTICATE;
-
     use super::*;
 
     fn verdict(classify: &Unauthorized, status: u16, challenges: &[&str]) -> Option<String> {
