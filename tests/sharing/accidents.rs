@@ -1,7 +1,7 @@
 //! Accidents that really happened to those who kept a refresh token, or shared one: the rows T21, T24, T25, T27 and T30 to
 //! T36 of the README's table.
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower_token::{Clock, IfLost, RefreshPolicy, StoreError, StorePolicy, TokensBuilder};
 
 use super::scene::{Fault, Grant, LIFE, MINUTE, SECOND, Scene};
@@ -228,4 +228,32 @@ async fn t36_with_the_lock_down_what_may_be_asked_for_at_any_time_is_and_what_is
         assert_eq!(process.told.count("StoreFailed"), 1);
         assert_eq!(process.tokens.status().undurable, goes_on);
     }
+}
+
+/// Two that may ask at any time, one of which cannot save what it brought, and keeps the lease while it tries.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_held_for_longer_than_one_lasts_keeps_nobody_who_may_ask_at_any_time() {
+    let scene = Scene::new();
+    // One renewal behind is as good.
+    scene.issuer.grants_grace();
+    let process = || {
+        let grant = Grant {
+            if_lost: IfLost::Idempotent,
+            ..scene.grant()
+        };
+        scene.process_with(grant, |b| b)
+    };
+    let (one, other) = (process(), process());
+    assert_eq!(one.secret().await, "test-access-1");
+    assert_eq!(other.secret().await, "test-access-1");
+    one.store.full();
+    one.tokens.refresh().await.unwrap();
+    sleep(LIFE).await;
+    let began = Instant::now();
+    other.tokens.get().await.unwrap();
+    assert!(began.elapsed() <= 46 * SECOND, "{:?}", began.elapsed());
+    // Once one is taken for its holder, the next is as soon as the store can be had.
+    one.store.heal();
+    sleep(LIFE).await;
+    assert!(one.tokens.get().await.is_ok() && other.tokens.get().await.is_ok());
 }

@@ -23,7 +23,9 @@ impl Kept {
         engine: &Arc<Engine>,
         flight: &Arc<Flight>,
     ) -> Result<Option<Permit>, FetchError> {
-        let gives_up = Instant::now() + self.longest;
+        // Where nothing can be spent twice, whoever holds the lease for longer than one is given is not waited for.
+        let patience = if self.spends { self.longest } else { self.term };
+        let gives_up = Instant::now() + patience;
         loop {
             if engine.desk().is_overtaken(flight) {
                 return Ok(None);
@@ -35,6 +37,7 @@ impl Kept {
                 Ok(Turn::Ours(permit)) => return Ok(Some(*permit)),
                 Ok(Turn::Over) => return Ok(None),
                 Ok(Turn::NotYet) if Instant::now() < gives_up => self.pause().await,
+                Ok(Turn::NotYet) if !self.spends => return Ok(Some(Permit::alone(self))),
                 Ok(Turn::NotYet) => return Err(withheld(StoreError::unavailable(HELD_UP))),
                 Err(_) if !self.spends || self.alone => return Ok(Some(Permit::alone(self))),
                 Err(error) => return Err(withheld(error)),
