@@ -8,7 +8,7 @@ use super::answer::Death;
 use super::errors::Meaning;
 use super::template::{ACCESS_TOKEN, REFRESH_TOKEN};
 use super::{Endpoint, shifted};
-use crate::clock::{seconds_between, skew};
+use crate::clock::{A_YEAR, seconds_between, skew};
 use crate::error::FetchError;
 use crate::provider::exchange::{Answer, Hidden};
 use crate::provider::reading::{date, json, retry_after};
@@ -142,9 +142,11 @@ impl Reading<'_> {
         retry_after(headers, self.now).or_else(|| millis().map(Duration::from_millis))
     }
 
-    /// Seconds that the issuer's clock is ahead of ours, as far as its `Date` says so.
+    /// Seconds that the issuer's clock is ahead of ours, as far as its `Date` says so. More than a year is no clock.
     fn skew(&self) -> i64 {
-        date(&self.answer.headers).map_or(0, |date| skew(date, self.sent_at, self.now))
+        let told = date(&self.answer.headers).map(|date| skew(date, self.sent_at, self.now));
+        told.filter(|seconds| seconds.unsigned_abs() <= A_YEAR.as_secs())
+            .unwrap_or(0)
     }
 }
 
@@ -187,5 +189,10 @@ mod tests {
         assert_eq!(skew(3600, 0), 3600);
         assert_eq!(skew(3600, 30), 3600);
         assert_eq!(skew(-3600, 30), -3600);
+        // 1970, or a date that somebody made up: a life that is told as an instant would be as much longer.
+        let year = 365 * 24 * 3600;
+        for date in [-1_700_000_000, -year - 60, year + 60] {
+            assert_eq!(skew(date, 0), 0, "{date}");
+        }
     }
 }
