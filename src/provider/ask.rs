@@ -41,7 +41,7 @@ impl TokenClient {
     /// | what happened | error |
     /// |---|---|
     /// | no connection (refused, no such host, TLS) | [`Transient`](crate::Class::Transient): nothing was presented |
-    /// | no answer in time, a reset, a 2xx whose body broke off or is longer than 1 MiB; 500, 502, 504 | `Transient` and [`lost`](FetchError::lost) |
+    /// | no answer in time, a reset, a 2xx whose body broke off or is longer than 1 MiB; 500, 502, 504, 520, 524 | `Transient` and [`lost`](FetchError::lost) |
     /// | 429; 503 with `Retry-After` | [`Throttled`](crate::Class::Throttled), for so long |
     /// | another 5xx, 408, a redirect | `Transient` |
     /// | the request went through the layer that waits for its token; a fourth exchange | [`Config`](crate::Class::Config), `Transient` |

@@ -250,7 +250,7 @@ words! {
 }
 
 /// What may be done when a token request was sent and its answer was lost: a timeout, a reset, a
-/// cut-off or malformed answer, a 500, 502 or 504.
+/// cut-off or malformed answer, a 500, 502 or 504 (and Cloudflare's 520 and 524).
 ///
 /// The issuer may have spent the credential and minted a token that nobody got. A failure before
 /// the first byte left (connect, DNS, TLS) is no presentation and does not count.

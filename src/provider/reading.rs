@@ -31,12 +31,10 @@ pub(super) fn date(headers: &HeaderMap) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()
 }
 
-/// Whether the issuer may have spent the credential before it failed, a proxy in front of it included.
+/// Whether the issuer may have spent the credential before it failed, a proxy in front of it included: 520 and 524 are
+/// Cloudflare's, whose connection to the issuer broke or ran out of time after the request was sent there.
 pub(super) fn may_have_committed(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
-    )
+    matches!(status.as_u16(), 500 | 502 | 504 | 520 | 524)
 }
 
 pub(super) fn is_printable(text: &str) -> bool {

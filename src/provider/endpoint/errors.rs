@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::answer::Pointer;
 use crate::document;
+use crate::provider::reading::may_have_committed;
 
 /// Where an error's code stands, and the class of each code.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -71,6 +72,11 @@ impl Errors {
 
     /// By its code; what is in no list, by its status.
     pub(super) fn meaning(&self, status: StatusCode, code: Option<&str>) -> Meaning {
+        self.listed(status, code).unwrap_or_else(|| by_status(status))
+    }
+
+    /// By the lists alone.
+    pub(super) fn listed(&self, status: StatusCode, code: Option<&str>) -> Option<Meaning> {
         let Classes {
             throttled,
             transient,
@@ -102,16 +108,14 @@ impl Errors {
         let listed = code.and_then(named).or_else(|| named(status.as_str()));
         // A server that fails gives no verdict, whatever it says, and what it did before that nobody knows.
         let counts = |meaning: &Meaning| matches!(meaning, Meaning::Throttled | Meaning::Ambiguous | Meaning::Clock);
-        listed
-            .filter(|meaning| !status.is_server_error() || counts(meaning))
-            .unwrap_or_else(|| by_status(status))
+        listed.filter(|meaning| !status.is_server_error() || counts(meaning))
     }
 }
 
 fn by_status(status: StatusCode) -> Meaning {
     match status.as_u16() {
         429 => Meaning::Throttled,
-        500 | 502 | 504 => Meaning::Lost,
+        _ if may_have_committed(status) => Meaning::Lost,
         408 | 425 => Meaning::Transient,
         400..=499 => Meaning::Terminal,
         // A code that nobody listed in an answer of 200 says nothing certain.
@@ -255,6 +259,9 @@ mod tests {
             (403, None, Meaning::Terminal),
             (408, None, Meaning::Transient),
             (500, None, Meaning::Lost),
+            (520, None, Meaning::Lost),
+            (521, None, Meaning::Transient),
+            (524, None, Meaning::Lost),
             (502, Some("whatever"), Meaning::Lost),
             (503, None, Meaning::Transient),
             (504, None, Meaning::Lost),

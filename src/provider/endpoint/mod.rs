@@ -66,7 +66,7 @@
 //! |---|---|
 //! | 429, 503 with `Retry-After` | throttled; `Retry-After`, or `x-acs-retry-after` in milliseconds |
 //! | 408, 425, 503, a redirect (which is not followed), a code in an answer of 200 | transient |
-//! | 500, 502, 504; a 2xx that is malformed, without a token, over 1 MiB or cut off | transient, and the request may have been carried out ([`IfLost`]) |
+//! | 500, 502, 504, 520, 524; a 2xx that is malformed, without a token, over 1 MiB or cut off | transient, and the request may have been carried out ([`IfLost`]) |
 //! | another 4xx in JSON or without a body | terminal |
 //! | another 4xx that is neither, such as a gateway's HTML | transient |
 //!

@@ -14,7 +14,7 @@
 //! | 429; a 503 with `Retry-After`; `temporarily_unavailable`, `slow_down` with a 4xx | `Throttled` |
 //! | all else: no connection, a timeout, a redirect, 5xx, 401 or 403 without an OAuth error, a malformed answer | `Transient` |
 //!
-//! A server that fails gives no verdict, whatever it says, and a 500, 502 or 504 may have spent the refresh
+//! A server that fails gives no verdict, whatever it says, and a 500, 502, 504, 520 or 524 may have spent the refresh
 //! token: it counts as a lost answer ([`IfLost`](crate::IfLost)), as a timeout and a malformed answer do.
 //!
 //! The request body is wiped when the client drops it, the answer after it was read. What the HTTP
