@@ -114,6 +114,24 @@ async fn a_login_token_beside_a_next_stage_is_a_token() {
     assert_eq!(token.unwrap().secret(), "test-new");
 }
 
+/// VENDORS 3.2: such an answer is terminal for a program. There are more stages than are written down.
+#[tokio::test(start_paused = true)]
+async fn a_next_stage_that_nobody_knows_wants_a_person_and_is_not_asked_for_again() {
+    let double = Double::new(|_| answer(200, json!({ "LoginToken": "", "NextStage": "FaceVerify" })));
+    let login = alibaba::WuyingLogin::new("cn-hangzhou", "c", "alice")
+        .login_token("test-old")
+        .client(TokenClient::new::<_, http_body_util::Full<bytes::Bytes>, _>(
+            double.service(),
+        ));
+    let tokens = Tokens::builder(login).clock(double.clock.clone()).build().unwrap();
+    let error = tokens.refresh().await.unwrap_err();
+    assert_eq!(error.class(), Some(Class::NeedsInteraction), "{error}");
+    assert!(error.is_reauth_required());
+    let asked = double.seen().len();
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(double.seen().len(), asked);
+}
+
 /// URLs are written with `percent::encoded`, and `Hidden` knows the form's encoding only: `*`, space, `~` differ.
 #[tokio::test(start_paused = true)]
 async fn a_clients_error_does_not_quote_a_secret_as_the_url_has_it() {

@@ -57,7 +57,7 @@
 //! # Errors
 //!
 //! `code` is a pointer or a list of them, `ok` the codes that are none; `unfinished` is where an answer of 2xx
-//! without a token says what it wants first. `classes` sorts codes, and statuses
+//! without a token says what it wants first (`needs_interaction`, unless it is in a list). `classes` sorts codes, and statuses
 //! written as one (`"404"`), into `throttled`, `transient`, `terminal`, `needs_interaction`, `config`,
 //! `ambiguous` (the request may have been carried out) and `clock` (corrected by `Date`, and sent once more);
 //! `Throttling.*` is every code that begins so. What is in no list:

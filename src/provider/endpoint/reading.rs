@@ -30,12 +30,16 @@ impl Reading<'_> {
         let (status, errors) = (self.answer.status, &self.endpoint.errors);
         let body = self.body();
         let fields = &self.endpoint.answer;
-        let code = body.as_ref().ok().map(Secret::expose).and_then(|body| {
-            let unfinished = || errors.unfinished(body).filter(|_| !fields.has_token(body));
-            errors.code(body).or_else(unfinished)
-        });
+        let read = body.as_ref().ok().map(Secret::expose);
+        let code = read.and_then(|body| errors.code(body));
         if !status.is_success() || code.is_some() {
-            return Err(self.refusal(code.as_deref(), body.is_ok()));
+            return Err(self.refusal(code.as_deref(), errors.meaning(status, code.as_deref()), body.is_ok()));
+        }
+        let stage = read.filter(|body| !fields.has_token(body));
+        if let Some(stage) = stage.and_then(|body| errors.unfinished(body)) {
+            // One that is in no list is a person's to find out.
+            let meaning = errors.listed(status, Some(&stage)).unwrap_or(Meaning::NeedsInteraction);
+            return Err(self.refusal(Some(&stage), meaning, true));
         }
         let malformed = |flaw| FetchError::transient(format!("malformed answer from {}: {flaw}", self.host)).lost();
         let body = body.map_err(|flaw| (malformed(flaw), None))?;
@@ -80,7 +84,7 @@ impl Reading<'_> {
     }
 
     /// An error in its class, and by how much our clock is wrong if it is about that.
-    fn refusal(&self, code: Option<&str>, is_json: bool) -> (FetchError, Option<i64>) {
+    fn refusal(&self, code: Option<&str>, meaning: Meaning, is_json: bool) -> (FetchError, Option<i64>) {
         let status = self.answer.status;
         let said = format!("{} answered {}", self.host, status.as_u16());
         if status.is_redirection() {
@@ -94,7 +98,7 @@ impl Reading<'_> {
             }
             _ => class,
         };
-        let error = match self.endpoint.errors.meaning(status, code) {
+        let error = match meaning {
             Meaning::Throttled => FetchError::throttled(wait, said.clone()),
             Meaning::Terminal if code.is_none() && !is_json && !self.is_empty() => {
                 FetchError::transient(format!("{said} without JSON: a gateway, or not the token endpoint"))
