@@ -142,7 +142,7 @@ async fn a_refresh_token_of_a_malformed_answer_is_used_next() {
     assert!(tokens.get().await.unwrap_err().is_transient());
     tokio::time::sleep(2 * SECOND).await;
     tokens.get().await.unwrap();
-    let presented: Vec<_> = double.seen().into_iter().map(|seen| seen.body).collect();
+    let presented: Vec<_> = double.seen().iter().map(|seen| seen.body.clone()).collect();
     assert_eq!(presented, ["refresh_token=test-r1", "refresh_token=test-r2"]);
 }
 
@@ -456,4 +456,21 @@ async fn what_renews_nothing_is_not_installed_and_changes_nothing() {
     }
     assert_eq!(tokens.get().await.unwrap().generation(), first.generation());
     assert_eq!(double.seen().len(), 1);
+}
+
+/// The one that was configured to begin from is spent by the first renewal.
+#[tokio::test(start_paused = true)]
+async fn nor_is_it_installed_where_a_variable_holds_what_it_lacks() {
+    let double = Double::new(|_| answer(200, json!({ "t": "test-1", "r": "test-r2" })));
+    let mut document = renewing("once");
+    document["vars"] = json!({ "refresh_token": "test-r1" });
+    let tokens = double.tokens(&document);
+    tokens.get().await.unwrap();
+    for useless in [json!({}), json!({ "refreshToken": "test-r9" })] {
+        let error = tokens.install(useless.clone()).unwrap_err();
+        assert!(error.is_config(), "{useless}");
+    }
+    tokens.refresh().await.unwrap();
+    let presented: Vec<_> = double.seen().iter().map(|seen| seen.body.clone()).collect();
+    assert_eq!(presented, ["refresh_token=test-r1", "refresh_token=test-r2"]);
 }

@@ -117,7 +117,7 @@ use self::errors::Errors;
 use self::reading::Reading;
 use self::request::Call;
 use self::sign::Sign;
-use self::template::{ACCESS_TOKEN, REFRESH_TOKEN, Values};
+use self::template::{ACCESS_TOKEN, ALWAYS_NEEDED, REFRESH_TOKEN, Values};
 use super::exchange::{Hidden, IntoTokenClient, Needles, TokenClient};
 use super::fallback::{Situation, Way};
 use super::{FetchContext, IfLost, TokenProvider};
@@ -522,7 +522,15 @@ impl TokenProvider for Endpoint {
     fn check_credential(&self, credential: &Value, faults: &mut Faults) {
         let kept = self.named(credential);
         let brings = |call: &Call| call.needs.iter().any(|name| kept.contains_key(name));
-        let renews = self.renew.as_ref().is_some_and(|call| self.is_possible(call, &kept));
+        // What a variable began with is spent by now, so that it is no part of what is installed.
+        let is_its_own = |call: &Call| {
+            let needed = call.needed();
+            ALWAYS_NEEDED
+                .iter()
+                .all(|name| !needed.contains(name) || kept.contains_key(*name))
+        };
+        let renews = |call: &&Call| is_its_own(call) && self.is_possible(call, &kept);
+        let renews = self.renew.as_ref().filter(renews).is_some();
         let acquires = |call: &Call| (self.renew.is_none() || brings(call)) && self.is_possible(call, &kept);
         if credential.is_object() && (renews || self.acquire.as_ref().is_some_and(acquires)) {
             return;
