@@ -299,6 +299,31 @@ fn every_wrong_field_of_a_grant_is_named_at_once() {
     assert!(!error.contains("canary"), "{error}");
 }
 
+/// As of a grant, for each of the vendors' strategies: what a file ends with is no part of a secret.
+#[cfg(all(feature = "alibaba", feature = "tencent", feature = "huawei"))]
+#[test]
+fn a_newline_at_the_end_of_a_vendors_secret_is_named() {
+    use tower_token::{alibaba, huawei, tencent};
+
+    let one_access = || huawei::OneAccess::new("https://a.example.com", "my-app");
+    refused(
+        one_access().client_secret("test-canary\n"),
+        &["client_secret", "trim it"],
+    );
+    refused(
+        huawei::Tenant::new("https://a.example.com", "my-app").client_secret("test-canary\n"),
+        &["client_secret", "trim it"],
+    );
+    refused(
+        tencent::SmhLibrary::new("https://a.example.com", "l").library_secret("test-canary\r\n"),
+        &["library_secret", "trim it"],
+    );
+    refused(
+        alibaba::WuyingLogin::new("cn-hangzhou", "c", "alice").keep_alive_token("test-canary\n"),
+        &["keep_alive_token", "trim it"],
+    );
+}
+
 #[test]
 fn an_empty_secret_is_named() {
     let url = TOKEN_URL;

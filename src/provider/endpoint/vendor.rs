@@ -174,6 +174,15 @@ impl Endpoint {
         } else if url.contains('?') {
             faults.add("endpoint", "holds a query; write scheme, host and port only");
         }
+        for name in &self.secrets {
+            let value = self.vars.get(name).map(Secret::expose);
+            if value.is_some_and(|value| value.contains(char::is_control)) {
+                faults.add(
+                    name.clone(),
+                    "holds a control character, such as a newline at its end; trim it",
+                );
+            }
+        }
         for (name, value) in &self.seed {
             let name = if name == ACCESS_TOKEN { self.token_alias } else { name };
             if value
