@@ -143,6 +143,8 @@ struct Aloft {
     replaces: Option<Generation>,
     /// The tick at which it began, and when; `None` while it is waiting for its time.
     begun: Option<(u64, Instant)>,
+    /// Whether its answer has replaced what was presented, so that nothing of that can be lost any more.
+    replaced: bool,
 }
 
 impl Desk {
@@ -377,6 +379,7 @@ impl Desk {
             flight,
             replaces: self.current.as_ref().map(|current| current.generation),
             begun: None,
+            replaced: false,
         }
     }
 
@@ -480,6 +483,14 @@ impl Desk {
         self.credential = Some(Arc::new(Secret::new(credential)));
     }
 
+    /// The same of what came with the answer to a flight.
+    pub(super) fn adopt_from(&mut self, flight: &Arc<Flight>, credential: Value) {
+        self.adopt(credential);
+        if let Some(air) = self.air.as_mut().filter(|air| Arc::ptr_eq(&air.flight, flight)) {
+            air.replaced = true;
+        }
+    }
+
     /// Takes a flight that brought nothing out of the air; returns the error as callers see it.
     pub(super) fn fail(&mut self, flight: &Flight, error: FetchError, if_lost: IfLost, at: Outlook<'_>) -> FetchError {
         self.ground();
@@ -510,7 +521,11 @@ impl Desk {
         self.catch_up(at);
         self.counted = Some((at.wall, at.mono));
         if self.counts(flight) {
-            self.schedule.aborted(air.begun.is_some(), if_lost, pause, at.mono);
+            let presented = air.begun.is_some() && !air.replaced;
+            self.schedule.aborted(presented, if_lost, pause, at.mono);
+            if air.replaced {
+                self.schedule.nothing_is_lost();
+            }
         }
         let took = air
             .begun

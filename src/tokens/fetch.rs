@@ -85,7 +85,7 @@ impl Pilot {
             let brought = token.renewal_credential().cloned();
             let mut desk = engine.desk();
             if let Some(credential) = brought.clone().filter(|_| desk.counts(flight)) {
-                desk.adopt(credential);
+                desk.adopt_from(flight, credential);
             }
             drop(desk);
             engine.vet(token, asked).map_err(|error| match brought {

@@ -235,6 +235,11 @@ impl Schedule {
         }
     }
 
+    /// What was presented without an answer has been replaced.
+    pub(super) fn nothing_is_lost(&mut self) {
+        self.lost = 0;
+    }
+
     /// How often the credential was presented in a row without an answer.
     pub(super) fn lost(&self) -> u32 {
         self.lost

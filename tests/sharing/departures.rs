@@ -8,11 +8,11 @@ use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep, timeout};
 use tower_token::testkit::{MemoryStore, StoreCall};
 use tower_token::{
-    Clock, Event, FetchError, Lease, Record, Saved, StoreError, StoreFuture, StorePolicy, Token, TokenStore, Tokens,
-    provider_fn,
+    Clock, Event, FetchError, IfLost, Lease, Record, Saved, StoreError, StoreFuture, StorePolicy, Token, TokenStore,
+    Tokens, provider_fn,
 };
 
-use crate::scene::{LIFE, MINUTE, SECOND, Scene, credential, family};
+use crate::scene::{Grant, LIFE, MINUTE, SECOND, Scene, credential, family};
 
 #[tokio::test(start_paused = true)]
 async fn a_sign_out_is_not_undone_by_a_failure_that_brought_a_credential() {
@@ -151,6 +151,42 @@ fn a_runtime_that_ends_while_a_lease_is_given_back_strands_nobody() {
     process.store.heal();
     let answered = second.block_on(async { timeout(5 * MINUTE, process.tokens.refresh()).await });
     assert!(answered.is_ok(), "waits for a flight that nobody flies");
+}
+
+/// The answer was there: what it brought renews, and nothing that was presented is lost.
+#[test]
+fn a_runtime_that_ends_while_a_token_is_saved_leaves_no_lost_answer_behind() {
+    let runtime = || {
+        Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let (first, second) = (runtime(), runtime());
+    let (scene, process) = first.block_on(async {
+        let scene = Scene::new();
+        let grant = Grant {
+            if_lost: IfLost::NeverReplay,
+            ..scene.grant()
+        };
+        let process = scene.process_with(grant, |b| b);
+        process.secret().await;
+        scene.issuer.takes(SECOND);
+        let refreshing = process.refreshes();
+        sleep(SECOND / 2).await;
+        process.store.on(StoreCall::Save).hang();
+        sleep(SECOND).await;
+        assert_eq!((scene.issuer.exchanges(), refreshing.is_finished()), (2, false));
+        (scene, process)
+    });
+    drop(first);
+    process.store.heal();
+    second.block_on(async {
+        sleep(LIFE).await;
+        assert_eq!(process.secret().await, "test-access-3");
+    });
+    assert_eq!((scene.issuer.exchanges(), scene.issuer.presented_again()), (3, 0));
 }
 
 /// What it read, it says later, while somebody saves something newer.
