@@ -116,6 +116,13 @@ impl Schedule {
         } else if is_verdict(error.class()) || !error.says_nothing() {
             self.lost = 0;
         }
+        // However it is judged: an issuer that says when to come back is not asked before.
+        let asked_for = match error.class() {
+            Class::Throttled {
+                retry_after: Some(wait),
+            } => wait.min(self.pauses.patience),
+            _ => Duration::ZERO,
+        };
         let error = self.judged(error, if_lost);
         let probe = self
             .setback
@@ -135,6 +142,7 @@ impl Schedule {
             (None, _) => 1,
         };
         let planned = self.pause(error.class(), failures, if_lost);
+        let planned = planned.map(|pause| pause.max(asked_for));
         // A probe in the middle of a backoff does not push its end away.
         let kept = probe
             .and_then(|setback| setback.until)

@@ -295,7 +295,7 @@ impl Model {
             .collect();
         let next = attempts.iter().map(|attempt| match self.lost {
             1.. if gives_up => attempt.gave_up(self.now),
-            1.. if lost => attempt.failed_ambiguously(self.now),
+            1.. if lost => attempt.failed_ambiguously(class, self.now),
             doubt => attempt.failed(class, self.now, brought, doubt > 0),
         });
         self.setbacks = next.collect();

@@ -142,14 +142,21 @@ impl Attempt {
     }
 
     /// Its answer was lost, and so was that of the second presentation: one a minute follows.
-    pub(crate) fn failed_ambiguously(&self, now: At) -> Setback {
+    pub(crate) fn failed_ambiguously(&self, class: Class, now: At) -> Setback {
+        let pause = match class {
+            // The second presentation, which says when to come back.
+            Class::Throttled {
+                retry_after: Some(wait),
+            } => MINUTE.max(wait),
+            _ => MINUTE,
+        };
         Setback {
             kind: Kind::Ambiguous,
             failures: self.failures(Kind::Ambiguous),
             at: now.mono,
             counted: now,
-            least: now.mono + MINUTE,
-            most: Some(now.mono + MINUTE.mul_f64(JITTER)),
+            least: now.mono + pause,
+            most: Some(now.mono + pause.mul_f64(JITTER)),
             probes: false,
         }
     }
@@ -159,7 +166,7 @@ impl Attempt {
         Setback {
             least: Duration::MAX,
             most: None,
-            ..self.failed_ambiguously(now)
+            ..self.failed_ambiguously(Class::Ambiguous, now)
         }
     }
 

@@ -177,6 +177,20 @@ async fn never_replay_holds_after_an_abort() {
     assert_eq!(rts(&seen).len(), 1);
 }
 
+/// Its answer was lost the first time, and is judged as that; it said when to come back all the same.
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_throttles_the_second_presentation_is_left_alone_for_as_long_as_it_says() {
+    let throttled = |nth| match nth {
+        1 => (SECOND / 10, Err(FetchError::transient("504").lost())),
+        _ => (SECOND / 10, Err(FetchError::throttled(Some(600 * SECOND), "503"))),
+    };
+    let (tokens, seen) = presenting(throttled, IfLost::ReplayOnce, Clock::of_tokio());
+    drive(&tokens, 590 * SECOND, SECOND).await;
+    assert_eq!(rts(&seen).len(), 2);
+    drive(&tokens, 60 * SECOND, SECOND).await;
+    assert_eq!(rts(&seen).len(), 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_followed_by_a_refused_connection_is_still_lost() {
     // Odd: the answer is lost. Even: nobody listens.
