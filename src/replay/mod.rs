@@ -248,9 +248,10 @@ impl<B, R: Replay<B>> Replay<B> for Methods<R> {
 ///
 /// Implement it for a strategy of your own if layers that have it are given another.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` limits the strategy that is there, and another in its place would not be limited",
-    label = "the limit would be lost",
-    note = "call `.methods(..)` after `.replay(..)` or `.replay_via(..)`"
+    message = "another strategy cannot take the place of `{Self}`",
+    label = "what it limits would be lost",
+    note = "call `.methods(..)` after `.replay(..)` or `.replay_via(..)`",
+    note = "if `{Self}` is a strategy of your own that limits nothing: implement `Replaceable` for it"
 )]
 pub trait Replaceable {}
 

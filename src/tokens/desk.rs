@@ -486,6 +486,7 @@ impl Desk {
     /// The same of what came with the answer to a flight.
     pub(super) fn adopt_from(&mut self, flight: &Arc<Flight>, credential: Value) {
         self.adopt(credential);
+        self.schedule.nothing_is_lost();
         if let Some(air) = self.air.as_mut().filter(|air| Arc::ptr_eq(&air.flight, flight)) {
             air.replaced = true;
         }
@@ -523,9 +524,6 @@ impl Desk {
         if self.counts(flight) {
             let presented = air.begun.is_some() && !air.replaced;
             self.schedule.aborted(presented, if_lost, pause, at.mono);
-            if air.replaced {
-                self.schedule.nothing_is_lost();
-            }
         }
         let took = air
             .begun

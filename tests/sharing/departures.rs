@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, timeout};
 use tower_token::testkit::{MemoryStore, StoreCall};
 use tower_token::{
@@ -123,15 +123,14 @@ async fn what_takes_the_place_of_something_undurable_is_undurable_until_it_is_sa
     assert_eq!((tokens.status().undurable, durable.load(Ordering::SeqCst)), (false, 1));
 }
 
+/// In virtual time, as all of these tests.
+fn runtime() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap()
+}
+
 #[test]
 fn a_runtime_that_ends_while_a_lease_is_given_back_strands_nobody() {
-    let runtime = || {
-        Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap()
-    };
     let (first, second) = (runtime(), runtime());
     let (_scene, process) = first.block_on(async {
         let scene = Scene::new();
@@ -156,13 +155,6 @@ fn a_runtime_that_ends_while_a_lease_is_given_back_strands_nobody() {
 /// The answer was there: what it brought renews, and nothing that was presented is lost.
 #[test]
 fn a_runtime_that_ends_while_a_token_is_saved_leaves_no_lost_answer_behind() {
-    let runtime = || {
-        Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap()
-    };
     let (first, second) = (runtime(), runtime());
     let (scene, process) = first.block_on(async {
         let scene = Scene::new();

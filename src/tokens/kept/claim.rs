@@ -24,8 +24,7 @@ impl Kept {
         flight: &Arc<Flight>,
     ) -> Result<Option<Permit>, FetchError> {
         // Where nothing can be spent twice, whoever holds the lease for longer than one is given is not waited for.
-        let patience = if self.spends { self.longest } else { self.term };
-        let gives_up = Instant::now() + patience;
+        let gives_up = Instant::now() + if self.spends { self.longest } else { self.term };
         loop {
             if engine.desk().is_overtaken(flight) {
                 return Ok(None);
